@@ -1,0 +1,1 @@
+//! The nftables guard of closed ports.

@@ -1,0 +1,1 @@
+//! The kernel mirror: rtnetlink messages to FIB entries.

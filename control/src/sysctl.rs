@@ -1,0 +1,1 @@
+//! Kernel settings that Margay reads or, marked and undone at the end, changes.
