@@ -1,1 +1,18 @@
-//! The data plane.
+//! The data plane: XDP steering, AF_XDP ports over one UMEM, pinned workers, and the packet's way between them.
+//!
+//! [`Dataplane`] is the whole interface for the control plane: it opens and closes ports while workers run, publishes
+//! routes and access lists to them, and reads their counters without stopping them.
+
+mod dataplane;
+mod error;
+pub mod frame;
+pub mod reason;
+pub mod settings;
+pub mod snapshot;
+
+pub use dataplane::Dataplane;
+pub use error::Error;
+pub use settings::{
+    AntiSpoof, Direction, MacAddr, Mode, MultipathHash, PortAttrs, PortId, PortSpec, Profile, Role, Settings,
+};
+pub use snapshot::{Census, DropCount, FrameStats, Obtained, PortStats, Snapshot, WorkerStats};
