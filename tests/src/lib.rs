@@ -1,1 +1,28 @@
-//! placeholder
+//! What the labs are built from.
+//!
+//! A lab is a test that builds a network of its own out of network namespaces and veth pairs, runs `margayd` in some of them and looks
+//! at it only from outside: through packets, through the kernel and through `margay`. The labs themselves are in `tests/labs/`, one a
+//! file, each with its topology drawn at its head.
+//!
+//! | Module | What it is for |
+//! |---|---|
+//! | [`lab`] | the lab: its name, its directory, its namespaces; cleans up after itself and after runs that died |
+//! | [`host`] | one namespace: commands, programs and threads inside it |
+//! | [`margay`] | a `margayd` in a namespace and the questions that labs ask of it |
+//! | [`wait`] | waiting for a described condition with a time limit |
+//! | [`raw`] | frames made by hand, sent and received on a device |
+//! | [`traffic`] | numbered datagrams from one namespace to another, and what was lost of them |
+//! | [`sys`] | the few system calls that need `unsafe` |
+
+pub mod host;
+pub mod lab;
+pub mod margay;
+pub mod raw;
+pub mod sys;
+pub mod traffic;
+pub mod wait;
+
+pub use host::{Done, Host};
+pub use lab::{Lab, Link};
+pub use margay::Margay;
+pub use wait::{LIMIT, never, wait_for};

@@ -1,0 +1,352 @@
+//! A `margayd` in a namespace, looked at only through `margay`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::host::{Done, Host, Program, finish};
+use crate::lab::{Lab, lock};
+use crate::wait::{LIMIT, wait_for};
+
+/// A daemon of a lab.
+pub struct Margay {
+    host: Host,
+    directory: PathBuf,
+    program: Mutex<Option<Arc<Program>>>,
+}
+
+/// Where the binaries are: `MARGAY_BIN_DIR`, or the release build of this workspace.
+pub fn program(name: &str) -> PathBuf {
+    let built = || {
+        let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+        let target = target.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"));
+        target.join("release")
+    };
+    std::env::var_os("MARGAY_BIN_DIR")
+        .map_or_else(built, PathBuf::from)
+        .join(name)
+}
+
+/// What a lab does not say about `[runtime]`: few frames, because many daemons share the machine.
+const RUNTIME: &str = "[runtime]\nprofile = \"adaptive\"\nworkers = [0]\nframes = 4096\n";
+
+impl Margay {
+    /// Starts `margayd` on `host` and waits until it is ready. `ports` is the part of the configuration file that the lab cares
+    /// about; version, socket, list directory and (unless given) `[runtime]` are added.
+    ///
+    /// # Panics
+    /// When it does not become ready.
+    #[track_caller]
+    pub fn start(lab: &Lab, host: &Host, ports: &str) -> Arc<Self> {
+        Self::start_with(lab, host, ports, &[])
+    }
+
+    /// The same with ACL files: name (without `.toml`) and content, to which `version = 1` is added.
+    #[track_caller]
+    pub fn start_with(lab: &Lab, host: &Host, ports: &str, lists: &[(&str, &str)]) -> Arc<Self> {
+        let margay = Self::prepare(lab, host, ports, lists);
+        margay.launch();
+        margay.ready();
+        margay
+    }
+
+    /// Writes the configuration without starting the daemon.
+    pub fn prepare(lab: &Lab, host: &Host, ports: &str, lists: &[(&str, &str)]) -> Arc<Self> {
+        let directory = lab.directory().join(format!("{}-margay", host.name()));
+        fs::create_dir_all(directory.join("acl.d")).expect("the lab's directory can be written");
+        let margay = Arc::new(Self {
+            host: host.clone(),
+            directory,
+            program: Mutex::default(),
+        });
+        for (name, rules) in lists {
+            margay.write_acl(name, rules);
+        }
+        margay.write_config(ports);
+        lab.watch(&margay);
+        margay
+    }
+
+    /// Writes the configuration file anew.
+    pub fn write_config(&self, ports: &str) {
+        let runtime = if ports.contains("[runtime]") { "" } else { RUNTIME };
+        let control = format!("[control]\nsocket = \"{}\"\n", self.socket().display());
+        let text = format!("version = 1\n{runtime}{control}{ports}\n");
+        fs::write(self.config(), text).expect("the lab's directory can be written");
+    }
+
+    /// Writes an ACL file (`acl.d/NAME.toml`); `version = 1` is added.
+    pub fn write_acl(&self, name: &str, rules: &str) {
+        let path = self.directory.join("acl.d").join(format!("{name}.toml"));
+        fs::write(path, format!("version = 1\n{rules}\n")).expect("the lab's directory can be written");
+    }
+
+    /// Starts the daemon without waiting for anything.
+    #[track_caller]
+    pub fn launch(&self) -> Arc<Program> {
+        let mut command = self.host.command(program("margayd"));
+        command.arg("--config").arg(self.config()).env("RUST_LOG", "info");
+        let program = self.host.start("margayd", command);
+        *lock(&self.program) = Some(program.clone());
+        program
+    }
+
+    /// Waits until the daemon says that it is ready.
+    #[track_caller]
+    pub fn ready(&self) {
+        wait_for(
+            &format!("margayd on {} is ready", self.host.name()),
+            LIMIT,
+            || {
+                if let Some(code) = self.process().exited() {
+                    panic!(
+                        "margayd on {} ended with {code}:\n{}",
+                        self.host.name(),
+                        self.process().log_tail(40)
+                    );
+                }
+                let done = self.run("status --ready");
+                if done.code == 0 {
+                    Ok(())
+                } else {
+                    Err(format!("status --ready: {} {}{}", done.code, done.out, done.err))
+                }
+            },
+        );
+    }
+
+    /// The host that it runs on.
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// Its configuration file.
+    pub fn config(&self) -> PathBuf {
+        self.directory.join("margay.toml")
+    }
+
+    /// Its control socket.
+    pub fn socket(&self) -> PathBuf {
+        self.directory.join("margay.sock")
+    }
+
+    /// The running process.
+    ///
+    /// # Panics
+    /// When it was never started.
+    #[track_caller]
+    pub fn process(&self) -> Arc<Program> {
+        lock(&self.program).clone().expect("the daemon was started")
+    }
+
+    /// Asks it to end with SIGTERM and waits for that; answers its exit status.
+    #[track_caller]
+    pub fn terminate(&self) -> i32 {
+        let process = self.process();
+        process.signal(libc::SIGTERM);
+        wait_for("margayd ends on SIGTERM", LIMIT, || process.exited())
+    }
+
+    /// Runs `margay` with these words; single quotes keep blanks together.
+    pub fn run(&self, words: &str) -> Done {
+        let mut command = self.host.command("timeout");
+        command
+            .args(["-k", "5", "60"])
+            .arg(program("margay"))
+            .arg("--socket")
+            .arg(self.socket());
+        let quoted = words.split('\'').enumerate();
+        for (index, part) in quoted {
+            if index % 2 == 1 {
+                command.arg(part);
+            } else {
+                command.args(part.split_whitespace());
+            }
+        }
+        finish(&mut command)
+    }
+
+    /// Runs `margay -j` and answers its one object.
+    ///
+    /// # Panics
+    /// When it fails or prints anything but one JSON object.
+    #[track_caller]
+    pub fn json(&self, words: &str) -> Value {
+        let done = self.run(&format!("-j {words}"));
+        assert!(
+            done.code == 0,
+            "margay -j {words} ended with {}: {}{}",
+            done.code,
+            done.err,
+            done.out
+        );
+        parse(words, &done.out)
+    }
+
+    /// The row of `port show` for the port called `name`, or `None`.
+    #[track_caller]
+    pub fn find_port(&self, name: &str) -> Option<Value> {
+        let shown = self.json("port show");
+        list(&shown, "ports")
+            .iter()
+            .find(|port| port["name"] == name)
+            .cloned()
+    }
+
+    /// One counter of a port.
+    ///
+    /// # Panics
+    /// When there is no such port or counter.
+    #[track_caller]
+    pub fn port(&self, name: &str, counter: &str) -> u64 {
+        let port = self.find_port(name).unwrap_or_else(|| panic!("no port {name}"));
+        port[counter]
+            .as_u64()
+            .unwrap_or_else(|| panic!("no counter {counter} in {port}"))
+    }
+
+    /// Waits until a port is there and takes traffic.
+    #[track_caller]
+    pub fn has_port(&self, name: &str) {
+        wait_for(
+            &format!("margayd on {} takes up port {name}", self.host.name()),
+            LIMIT,
+            || self.find_port(name),
+        );
+    }
+
+    /// Packets dropped so far for one reason, over all ports.
+    #[track_caller]
+    pub fn drops(&self, reason: &str) -> u64 {
+        let shown = self.json("drops");
+        let drops = list(&shown, "drops").iter();
+        drops
+            .filter(|drop| drop["reason"] == reason)
+            .filter_map(|drop| drop["packets"].as_u64())
+            .sum()
+    }
+
+    /// Waits until the mirror equals the kernel.
+    #[track_caller]
+    pub fn mirrors_kernel(&self) {
+        self.mirrors_table(254);
+    }
+
+    /// Waits until the mirror of one table equals the kernel's.
+    #[track_caller]
+    pub fn mirrors_table(&self, table: u32) {
+        let words = format!("-j route show --table {table} --diff-kernel");
+        wait_for(
+            &format!("the mirror of table {table} equals the kernel's"),
+            LIMIT,
+            || {
+                let done = self.run(&words);
+                if done.code != 0 {
+                    return Err(format!(
+                        "margay {words} ended with {}: {}{}",
+                        done.code, done.out, done.err
+                    ));
+                }
+                let answer = parse(&words, &done.out);
+                if list(&answer, "differences").is_empty() {
+                    Ok(())
+                } else {
+                    Err(answer.to_string())
+                }
+            },
+        );
+    }
+
+    /// The route that `route get` answers for an address, `null` fields and all; `None` when it answers "not found".
+    #[track_caller]
+    pub fn route_get(&self, address: &str) -> Option<Value> {
+        let words = format!("-j route get {address}");
+        let done = self.run(&words);
+        match done.code {
+            0 => Some(parse(&words, &done.out)),
+            3 => None,
+            code => panic!("margay {words} ended with {code}: {}{}", done.err, done.out),
+        }
+    }
+
+    /// Checks, once traffic has ceased, that every frame that came in is accounted for, exactly once: on each ingress port
+    /// rx = punted + forwarded + replied + dropped + held. What is held is one of the sums, so held packets need not be waited for.
+    ///
+    /// # Panics
+    /// When the sums do not come to hold.
+    #[track_caller]
+    pub fn check_sums(&self) {
+        wait_for(
+            &format!("the port counters on {} add up", self.host.name()),
+            Duration::from_secs(20),
+            || {
+                let shown = self.json("port show");
+                for port in list(&shown, "ports") {
+                    let count =
+                        |name: &str| port[name].as_u64().ok_or_else(|| format!("no {name} in {port}"));
+                    let rx = count("rx_packets")?;
+                    let went = count("punted")?
+                        + count("forwarded")?
+                        + count("replied")?
+                        + count("dropped")?
+                        + count("held")?;
+                    if rx != went {
+                        return Err(format!(
+                            "{rx} received, {went} accounted for: {port}; {}",
+                            self.json("drops")
+                        ));
+                    }
+                }
+                Ok(())
+            },
+        );
+    }
+
+    pub(crate) fn report(&self) {
+        eprintln!("\n=== margay on {}", self.host.name());
+        for words in [
+            "status",
+            "port show",
+            "drops",
+            "neigh show",
+            "nexthop show",
+            "-s acl show",
+            "route show",
+        ] {
+            let done = self.run(words);
+            let lines: Vec<&str> = done.out.lines().take(60).collect();
+            eprintln!(
+                "--- margay {words} ({})\n{}{}",
+                done.code,
+                lines.join("\n"),
+                done.err
+            );
+        }
+    }
+}
+
+/// The list that stands under `key`.
+///
+/// # Panics
+/// When there is none.
+#[track_caller]
+pub fn list<'a>(answer: &'a Value, key: &str) -> &'a [Value] {
+    answer[key]
+        .as_array()
+        .unwrap_or_else(|| panic!("no list {key} in {answer}"))
+}
+
+#[track_caller]
+fn parse(words: &str, text: &str) -> Value {
+    let value: Value = serde_json::from_str(text)
+        .unwrap_or_else(|error| panic!("margay {words} did not print one JSON object: {error}: {text}"));
+    let schema = value["schema"].as_str().unwrap_or_default();
+    assert!(
+        schema.starts_with("margay.") && schema.ends_with("/1"),
+        "margay {words}: schema {schema:?}"
+    );
+    value
+}

@@ -1,0 +1,137 @@
+//! The system calls that the standard library does not offer: entering a network namespace, packet sockets, signals.
+#![allow(unsafe_code)]
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::time::Duration;
+
+/// Moves the calling thread into the network namespace behind `fd`; the other threads stay where they are.
+///
+/// # Errors
+/// What `setns(2)` answers, for example EPERM without `CAP_SYS_ADMIN`.
+pub fn enter(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: setns takes two integers; the descriptor is open for as long as it is borrowed. No memory is shared with the kernel.
+    check(unsafe { libc::setns(fd.as_raw_fd(), libc::CLONE_NEWNET) }).map(drop)
+}
+
+/// Makes `command` run inside the namespace behind `fd`, and die with the thread that starts it: a test that is killed leaves no
+/// program behind. `fd` must stay open until the command is spawned.
+pub fn inside(command: &mut Command, fd: BorrowedFd<'_>) {
+    let fd = fd.as_raw_fd();
+    let enter = move || {
+        // SAFETY: both calls take integers only and are async-signal-safe, which is what the time between fork and exec demands.
+        unsafe {
+            check(libc::setns(fd, libc::CLONE_NEWNET))?;
+            check(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL)).map(drop)
+        }
+    };
+    // SAFETY: the closure neither allocates nor takes a lock; it only makes the two system calls above.
+    unsafe { command.pre_exec(enter) };
+}
+
+/// Sends `signal` to a process that the caller started and has not yet waited for.
+///
+/// # Errors
+/// ESRCH when there is no such process.
+pub fn kill(pid: u32, signal: i32) -> io::Result<()> {
+    // SAFETY: kill takes two integers.
+    check(unsafe { libc::kill(pid as libc::pid_t, signal) }).map(drop)
+}
+
+/// The effective user.
+pub fn euid() -> u32 {
+    // SAFETY: geteuid takes nothing and cannot fail.
+    unsafe { libc::geteuid() }
+}
+
+/// Clock ticks a second, the unit of the times in `/proc/PID/stat`.
+pub fn ticks_per_second() -> f64 {
+    // SAFETY: sysconf takes an integer and returns one.
+    unsafe { libc::sysconf(libc::_SC_CLK_TCK) as f64 }
+}
+
+/// A packet socket (`packet(7)`) of one device: whole Ethernet frames in and out.
+pub struct PacketSocket(OwnedFd);
+
+impl PacketSocket {
+    /// Opens it on the device called `name` of the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// What the kernel answers; ENODEV when there is no such device.
+    pub fn open(name: &str) -> io::Result<Self> {
+        let name = CString::new(name)?;
+        let protocol = (libc::ETH_P_ALL as u16).to_be();
+        // SAFETY: socket takes integers; the descriptor is checked before it becomes an owned one, and nobody else owns it.
+        let socket = unsafe {
+            OwnedFd::from_raw_fd(check(libc::socket(
+                libc::AF_PACKET,
+                libc::SOCK_RAW | libc::SOCK_CLOEXEC,
+                protocol.into(),
+            ))?)
+        };
+        // SAFETY: `name` is a C string that outlives the call.
+        let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
+        if index == 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: sockaddr_ll is plain data for which all zeroes is a valid value.
+        let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+        address.sll_family = libc::AF_PACKET as u16;
+        address.sll_protocol = protocol;
+        address.sll_ifindex = index as i32;
+        let length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+        // SAFETY: the pointer is to a live sockaddr_ll and the length is its size.
+        check(unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length) })?;
+        Ok(Self(socket))
+    }
+
+    /// Sends one whole frame, Ethernet header included.
+    ///
+    /// # Errors
+    /// What `send(2)` answers: EMSGSIZE for a frame longer than the device's MTU allows.
+    pub fn send(&self, frame: &[u8]) -> io::Result<()> {
+        // SAFETY: pointer and length are those of a live slice.
+        let sent = unsafe { libc::send(self.0.as_raw_fd(), frame.as_ptr().cast(), frame.len(), 0) };
+        if sent < 0 {
+            Err(io::Error::last_os_error())
+        } else {
+            Ok(())
+        }
+    }
+
+    /// The next frame in either direction, or `None` after `limit` without one.
+    ///
+    /// # Errors
+    /// What `poll(2)` or `recv(2)` answers: ENETDOWN when the device goes down.
+    pub fn receive(&self, limit: Duration) -> io::Result<Option<Vec<u8>>> {
+        let mut poll = libc::pollfd {
+            fd: self.0.as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        let limit = i32::try_from(limit.as_millis()).unwrap_or(i32::MAX);
+        // SAFETY: the pointer is to one live pollfd, and the count says one.
+        if check(unsafe { libc::poll(&raw mut poll, 1, limit) })? == 0 {
+            return Ok(None);
+        }
+        let mut frame = vec![0; 65_536];
+        // SAFETY: pointer and length are those of a live buffer.
+        let length = unsafe { libc::recv(self.0.as_raw_fd(), frame.as_mut_ptr().cast(), frame.len(), 0) };
+        if length < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        frame.truncate(length as usize);
+        Ok(Some(frame))
+    }
+}
+
+fn check(answer: libc::c_int) -> io::Result<libc::c_int> {
+    if answer < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(answer)
+    }
+}

@@ -1,0 +1,3 @@
+//! Labs in network namespaces; `cargo xtask test` runs them. See `tests/src/lib.rs` for what they are built from.
+
+mod reach;
