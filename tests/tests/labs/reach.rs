@@ -133,16 +133,19 @@ fn iperf3() {
     for (family, far, near) in [("-4", "10.66.0.2", "10.65.0.3"), ("-6", "fd66::2", "fd65::3")] {
         net.a.reaches(far);
         for (server, address) in [(&net.b, far), (&net.c, near)] {
-            for (number, options) in ["", "-R", "-u -b 5M", "-P 4"].into_iter().enumerate() {
+            for (number, options) in ["-n 4M", "-n 4M -R", "-n 200K -u -b 5M", "-n 4M -P 4"]
+                .into_iter()
+                .enumerate()
+            {
                 let port = 5201 + number;
                 let one = format!("iperf3 {family} -s -1 -p {port}");
                 let serving = server.spawn(&format!("iperf3{family}-{port}"), &one);
                 tests::wait_for("iperf3 listens", tests::LIMIT, || {
                     server.sh("ss -Hltn").contains(&format!(":{port} "))
                 });
-                let out = net.a.sh(&format!(
-                    "iperf3 {family} -c {address} -p {port} -t 1 -J {options}"
-                ));
+                let out = net
+                    .a
+                    .sh(&format!("iperf3 {family} -c {address} -p {port} -J {options}"));
                 let report: serde_json::Value = serde_json::from_str(&out).expect("iperf3 -J prints JSON");
                 let end = &report["end"];
                 let sum = if options.contains("-u") {
