@@ -1,6 +1,6 @@
 //! Flow hashes for choosing among equal next hops.
 
-use super::{Fragment, Headers};
+use super::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Fragment, Headers, protocol};
 
 /// Odd constants without structure (fractional parts of square roots of primes), so that zero fields still mix.
 const K: [u64; 4] = [
@@ -22,7 +22,7 @@ impl Headers {
     /// for all fragments of a datagram. `seed` makes routers in a row choose independently.
     #[inline]
     pub fn flow_hash_l3(&self, seed: u32) -> u32 {
-        finish(self.addresses(seed), self.flow_label as u64)
+        finish(addresses(self.src, self.dst, seed), self.flow_label as u64)
     }
 
     /// Hash of addresses, protocol and ports (`fib_multipath_hash_policy = 1`); ICMP and protocols without ports hash by the rest.
@@ -33,19 +33,66 @@ impl Headers {
             return self.flow_hash_l3(seed);
         }
         let ports = (self.sport as u64) << 16 | self.dport as u64;
-        finish(self.addresses(seed), (self.proto as u64) << 32 | ports)
+        finish(
+            addresses(self.src, self.dst, seed),
+            (self.proto as u64) << 32 | ports,
+        )
     }
 
-    #[inline]
-    fn addresses(&self, seed: u32) -> u64 {
-        let seed = seed as u64;
-        let source = mix(self.src as u64 ^ K[0] ^ seed, (self.src >> 64) as u64 ^ K[1]);
-        let destination = mix(
-            self.dst as u64 ^ K[2],
-            (self.dst >> 64) as u64 ^ K[3] ^ seed << 32,
-        );
-        source.rotate_left(32) ^ destination
+    /// Hash of the addresses and flow label of the packet inside an IP-in-IP or GRE tunnel, of the outer ones where there is none
+    /// (`fib_multipath_hash_policy = 2`). `self` are the headers of `frame`. Fragments are hashed by the outer addresses.
+    pub fn flow_hash_inner(&self, frame: &[u8], seed: u32) -> u32 {
+        match self.inner(frame) {
+            Some((src, dst, flow_label)) => finish(addresses(src, dst, seed), flow_label as u64),
+            None => self.flow_hash_l3(seed),
+        }
     }
+
+    /// Source, destination and flow label of the tunnelled packet.
+    fn inner(&self, frame: &[u8]) -> Option<(u128, u128, u32)> {
+        if self.fragment != Fragment::Whole {
+            return None;
+        }
+        let payload = frame.get(self.l4 as usize..self.l4 as usize + self.l4_len())?;
+        let packet = match self.proto {
+            protocol::IPIP | protocol::IPV6 => payload,
+            protocol::GRE => gre_payload(payload)?,
+            _ => return None,
+        };
+        let v4 = |at: usize| Some(u32::from_be_bytes(*packet.get(at..)?.first_chunk()?) as u128);
+        let v6 = |at: usize| Some(u128::from_be_bytes(*packet.get(at..)?.first_chunk()?));
+        match packet.first()? >> 4 {
+            4 => Some((v4(12)?, v4(16)?, 0)),
+            6 => Some((
+                v6(8)?,
+                v6(24)?,
+                u32::from_be_bytes(*packet.first_chunk()?) & 0x000f_ffff,
+            )),
+            _ => None,
+        }
+    }
+}
+
+/// What stands behind a GRE header that carries IP (RFC 2784 2, RFC 2890 2): four bytes each for checksum, key and sequence
+/// number where their flags are set.
+fn gre_payload(gre: &[u8]) -> Option<&[u8]> {
+    let fixed = gre.first_chunk::<4>()?;
+    let flags = u16::from_be_bytes([fixed[0], fixed[1]]);
+    let ethertype = u16::from_be_bytes([fixed[2], fixed[3]]);
+    // Routing (0x4000) is deprecated; a version other than 0 is PPTP.
+    if flags & 0x4007 != 0 || !matches!(ethertype, ETHERTYPE_IPV4 | ETHERTYPE_IPV6) {
+        return None;
+    }
+    let options = (flags & 0xb000).count_ones() as usize;
+    gre.get(4 + 4 * options..)
+}
+
+#[inline]
+fn addresses(src: u128, dst: u128, seed: u32) -> u64 {
+    let seed = seed as u64;
+    let source = mix(src as u64 ^ K[0] ^ seed, (src >> 64) as u64 ^ K[1]);
+    let destination = mix(dst as u64 ^ K[2], (dst >> 64) as u64 ^ K[3] ^ seed << 32);
+    source.rotate_left(32) ^ destination
 }
 
 #[inline]

@@ -18,10 +18,18 @@ pub enum Martian {
 /// before a link-local one.
 #[inline]
 pub fn martian(headers: &Headers) -> Option<Martian> {
-    let (never, link_local): (fn(u128) -> bool, fn(u128) -> bool) = match headers.family {
-        Family::V4 => (never_v4, link_local_v4),
-        Family::V6 => (never_v6, link_local_v6),
-    };
+    match headers.family {
+        Family::V4 => judge(headers, never_v4, link_local_v4),
+        Family::V6 => judge(headers, never_v6, link_local_v6),
+    }
+}
+
+#[inline]
+fn judge(
+    headers: &Headers,
+    never: impl Fn(u128) -> bool,
+    link_local: impl Fn(u128) -> bool,
+) -> Option<Martian> {
     if never(headers.src) {
         Some(Martian::Source)
     } else if never(headers.dst) {

@@ -129,7 +129,8 @@ fn walk(headers: &mut Headers, packet: &[u8]) -> Result<u16, Malformed> {
                 };
                 8
             }
-            // RFC 4302 2.2: in words of 4 bytes, minus 2.
+            // RFC 4302 2: in words of 4 bytes, minus 2; the fixed part alone is three words.
+            AUTHENTICATION if start[1] == 0 => return Err(Malformed::ExtensionChain),
             AUTHENTICATION => (start[1] as usize + 2) * 4,
             other => {
                 // RFC 8200 4.4: byte 3 is the number of segments left.

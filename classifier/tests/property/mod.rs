@@ -1,0 +1,276 @@
+//! The properties of the packet parser, as one body that the unit tests and the fuzz target share.
+//!
+//! [`check`] compares [`classifier::packet::parse`] with a slow, obvious twin that reads every header with etherparse, and
+//! tries everything else that the data plane does with a packet.
+
+use classifier::checksum;
+use classifier::packet::{self, Family, Fragment, Headers, Malformed, parse};
+use etherparse::{
+    IpAuthHeaderSlice, IpNumber, Ipv4HeaderSlice, Ipv6FragmentHeaderSlice, Ipv6HeaderSlice,
+    Ipv6RawExtHeaderSlice,
+};
+
+/// Asserts every property of one frame. Panics where one does not hold.
+pub fn check(frame: &[u8]) {
+    let parsed = parse(frame);
+    assert_eq!(parsed, twin(frame), "parser and twin disagree on {frame:02x?}");
+    let Ok(headers) = parsed else { return };
+
+    let end = headers.l3 as usize + headers.len as usize;
+    assert!(headers.l3 < headers.l4 && headers.l4 as usize <= end && end <= frame.len());
+    assert_eq!(headers.l4_len(), end - headers.l4 as usize);
+    // Padding changes nothing, and every proper prefix of a packet is truncated, nothing else.
+    assert_eq!(parse(&frame[..end]), Ok(headers));
+    for cut in 0..end {
+        assert_eq!(
+            parse(&frame[..cut]),
+            Err(Malformed::Truncated),
+            "cut at {cut} of {end}"
+        );
+    }
+
+    let _ = packet::martian(&headers);
+    if headers.fragment == Fragment::Whole {
+        let moved = Headers {
+            sport: headers.sport ^ 1,
+            ..headers
+        };
+        assert_ne!(
+            headers.flow_hash_l4(7),
+            moved.flow_hash_l4(7),
+            "ports do not reach the hash"
+        );
+    } else {
+        let other = Headers {
+            proto: 60,
+            sport: 9,
+            fragment: Fragment::Later,
+            ..headers
+        };
+        assert_eq!(
+            headers.flow_hash_l4(7),
+            other.flow_hash_l4(7),
+            "fragments of a datagram part"
+        );
+    }
+    let _ = headers.flow_hash_inner(frame, 7);
+
+    let mut completed = frame.to_vec();
+    let partial = checksum::is_partial(frame, &headers);
+    assert_eq!(checksum::complete_partial(&mut completed, &headers), partial);
+    if partial {
+        assert!(
+            !checksum::is_partial(&completed, &headers),
+            "completed, yet partial"
+        );
+        let changed = frame.iter().zip(&completed).filter(|(a, b)| a != b).count();
+        assert!(changed <= 2, "more than the field changed");
+        assert_eq!(parse(&completed).map(|h| h.len), Ok(headers.len));
+    } else {
+        assert_eq!(frame, completed);
+    }
+    if headers.family == Family::V4 && headers.ttl > 0 {
+        let mut sent = frame.to_vec();
+        checksum::decrement_ttl_v4(&mut sent[headers.l3 as usize..]);
+        assert_eq!(
+            parse(&sent),
+            Ok(Headers {
+                ttl: headers.ttl - 1,
+                ..headers
+            })
+        );
+    }
+}
+
+/// What `parse` must answer, found the long way.
+pub fn twin(frame: &[u8]) -> Result<Headers, Malformed> {
+    if frame.len() < 14 {
+        return Err(Malformed::Truncated);
+    }
+    let (ethertype, packet) = (u16::from_be_bytes([frame[12], frame[13]]), &frame[14..]);
+    let version = match ethertype {
+        0x0800 => 4,
+        0x86dd => 6,
+        _ => return Err(Malformed::NotIp),
+    };
+    if packet.is_empty() {
+        return Err(Malformed::Truncated);
+    }
+    if packet[0] >> 4 != version {
+        return Err(Malformed::BadVersion);
+    }
+    let (headers, offset) = if version == 4 {
+        twin_v4(packet)?
+    } else {
+        twin_v6(packet)?
+    };
+    let (l4, end) = (headers.l4 as usize, headers.l3 as usize + headers.len as usize);
+    twin_transport(headers, &frame[l4..end], offset)
+}
+
+fn twin_v4(packet: &[u8]) -> Result<(Headers, u16), Malformed> {
+    if packet.len() < 20 {
+        return Err(Malformed::Truncated);
+    }
+    if packet[0] & 15 < 5 {
+        return Err(Malformed::BadHeaderLength);
+    }
+    let ip = Ipv4HeaderSlice::from_slice(packet).map_err(|_| Malformed::Truncated)?;
+    let words = ip
+        .slice()
+        .chunks(2)
+        .map(|w| u16::from_be_bytes([w[0], w[1]]) as u64);
+    // RFC 1071: the one's complement sum of a good header is all ones; a sum is congruent to it modulo 65,535.
+    if words.sum::<u64>() % 65535 != 0 {
+        return Err(Malformed::BadChecksum);
+    }
+    let len = ip.total_len();
+    if (len as usize) < ip.slice().len() || len as usize + 14 > 65535 {
+        return Err(Malformed::BadTotalLength);
+    }
+    if packet.len() < len as usize {
+        return Err(Malformed::Truncated);
+    }
+    let offset = ip.fragments_offset().value();
+    let headers = Headers {
+        family: Family::V4,
+        src: u32::from(ip.source_addr()) as u128,
+        dst: u32::from(ip.destination_addr()) as u128,
+        proto: ip.protocol().0,
+        sport: 0,
+        dport: 0,
+        tcp_flags: 0,
+        icmp: None,
+        fragment: place(offset, ip.more_fragments()),
+        dscp: ip.dcp().value(),
+        ttl: ip.ttl(),
+        dont_fragment: ip.dont_fragment(),
+        source_route: twin_options(ip.options())?,
+        l3: 14,
+        l4: 14 + ip.slice().len() as u16,
+        len,
+        flow_label: 0,
+    };
+    Ok((headers, offset))
+}
+
+fn twin_options(options: &[u8]) -> Result<bool, Malformed> {
+    let (mut at, mut source_route) = (0, false);
+    while at < options.len() && options[at] != 0 {
+        if options[at] == 1 {
+            at += 1;
+            continue;
+        }
+        let len = options.get(at + 1).copied().unwrap_or(0) as usize;
+        if len < 2 || at + len > options.len() {
+            return Err(Malformed::BadOptions);
+        }
+        source_route |= [131, 137].contains(&options[at]);
+        at += len;
+    }
+    Ok(source_route)
+}
+
+fn twin_v6(packet: &[u8]) -> Result<(Headers, u16), Malformed> {
+    let ip = Ipv6HeaderSlice::from_slice(packet).map_err(|_| Malformed::Truncated)?;
+    let len = ip.payload_length() as usize + 40;
+    if (ip.payload_length() == 0 && ip.next_header() == IpNumber::IPV6_HEADER_HOP_BY_HOP) || len + 14 > 65535
+    {
+        return Err(Malformed::BadTotalLength);
+    }
+    if packet.len() < len {
+        return Err(Malformed::Truncated);
+    }
+    let mut headers = Headers {
+        family: Family::V6,
+        src: u128::from_be_bytes(ip.source()),
+        dst: u128::from_be_bytes(ip.destination()),
+        proto: ip.next_header().0,
+        sport: 0,
+        dport: 0,
+        tcp_flags: 0,
+        icmp: None,
+        fragment: Fragment::Whole,
+        dscp: ip.traffic_class() >> 2,
+        ttl: ip.hop_limit(),
+        dont_fragment: true,
+        source_route: false,
+        l3: 14,
+        l4: 0,
+        len: len as u16,
+        flow_label: ip.flow_label().value(),
+    };
+    let mut rest = &packet[40..len];
+    let mut offset = 0;
+    let mut kinds: Vec<u8> = Vec::new();
+    while [0, 43, 44, 51, 60].contains(&headers.proto) && headers.fragment != Fragment::Later {
+        kinds.push(headers.proto);
+        let hop_by_hop_inside = headers.proto == 0 && kinds.len() > 1;
+        let second_fragment = kinds.iter().filter(|&&kind| kind == 44).count() > 1;
+        if kinds.len() > 8 || hop_by_hop_inside || second_fragment {
+            return Err(Malformed::ExtensionChain);
+        }
+        let used = match headers.proto {
+            44 => {
+                let header =
+                    Ipv6FragmentHeaderSlice::from_slice(rest).map_err(|_| Malformed::ExtensionChain)?;
+                offset = header.fragment_offset().value();
+                headers.fragment = place(offset, header.more_fragments());
+                headers.proto = header.next_header().0;
+                header.slice().len()
+            }
+            51 => {
+                let header = IpAuthHeaderSlice::from_slice(rest).map_err(|_| Malformed::ExtensionChain)?;
+                headers.proto = header.next_header().0;
+                header.slice().len()
+            }
+            kind => {
+                let header =
+                    Ipv6RawExtHeaderSlice::from_slice(rest).map_err(|_| Malformed::ExtensionChain)?;
+                headers.source_route |= kind == 43 && header.payload()[1] != 0;
+                headers.proto = header.next_header().0;
+                header.slice().len()
+            }
+        };
+        rest = &rest[used..];
+    }
+    headers.l4 = (14 + len - rest.len()) as u16;
+    Ok((headers, offset))
+}
+
+fn place(offset: u16, more: bool) -> Fragment {
+    match (offset, more) {
+        (0, false) => Fragment::Whole,
+        (0, true) => Fragment::First,
+        _ => Fragment::Later,
+    }
+}
+
+fn twin_transport(mut headers: Headers, l4: &[u8], offset: u16) -> Result<Headers, Malformed> {
+    if headers.fragment == Fragment::Later {
+        let tiny = headers.proto == 6 && [1, 2].contains(&offset);
+        return if tiny {
+            Err(Malformed::TinyFragment)
+        } else {
+            Ok(headers)
+        };
+    }
+    let needed = match (headers.proto, headers.family) {
+        (6, _) => 20,
+        (17 | 136, _) | (1, Family::V4) | (58, Family::V6) => 8,
+        (33 | 132, _) => 12,
+        _ => return Ok(headers),
+    };
+    if l4.len() < needed {
+        return Err(Malformed::TransportTruncated);
+    }
+    match headers.proto {
+        1 | 58 => headers.icmp = Some((l4[0], l4[1])),
+        proto => {
+            headers.sport = u16::from_be_bytes([l4[0], l4[1]]);
+            headers.dport = u16::from_be_bytes([l4[2], l4[3]]);
+            headers.tcp_flags = if proto == 6 { l4[13] } else { 0 };
+        }
+    }
+    Ok(headers)
+}
