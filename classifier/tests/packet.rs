@@ -391,7 +391,9 @@ fn routing_headers_with_segments_left_are_source_routes() {
 /// Flows that differ only in a port spread evenly, for any small number of next hops and by either end of the hash.
 #[test]
 fn captured_frames_agree_with_the_twin() {
-    let Some(frames) = support::capture() else { return };
+    let Some(frames) = support::capture::frames() else {
+        return;
+    };
     assert!(frames.len() > 5000, "{} frames", frames.len());
     let (mut v4, mut v6, mut bad) = (0, 0, 0);
     for frame in &frames {
