@@ -3,12 +3,17 @@
 //! [`Dataplane`] is the whole interface for the control plane: it opens and closes ports while workers run, publishes
 //! routes and access lists to them, and reads their counters without stopping them.
 
+pub mod acl;
+pub mod counters;
 mod dataplane;
 mod error;
+pub mod fib;
 pub mod frame;
+pub mod path;
 pub mod reason;
 pub mod settings;
 pub mod snapshot;
+pub mod tables;
 
 pub use dataplane::Dataplane;
 pub use error::Error;

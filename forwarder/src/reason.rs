@@ -47,10 +47,16 @@ reasons! {
         "Frames are cut on their way, or the sender builds broken packets; compare MTUs along the link.";
     BadChecksum, "bad_checksum", "The IPv4 header checksum is wrong (RFC 1812 5.2.2).",
         "Bytes are damaged on the wire or by the sender; look at the link's error counters with `ip -s link`.";
+    BadOptions, "bad_options", "An IPv4 option does not fit into the header (RFC 791 3.1).",
+        "The sender builds broken packets.";
     ExtensionChain, "extension_chain", "The IPv6 extension headers are longer than the limit or do not fit the packet.",
         "Up to 8 extension headers are walked; longer chains hide the ports from access lists and are refused.";
     TransportTruncated, "transport_truncated", "The packet ends inside its TCP, UDP or ICMP header.",
         "Such packets serve to slip past filters (RFC 1858); find the sender.";
+    TinyFragment, "tiny_fragment", "A later TCP fragment begins within the TCP header, where it could overwrite what a rule looked at (RFC 1858 4).",
+        "No ordinary stack sends such fragments: find the sender.";
+    SourceRoute, "source_route", "The packet asks to be routed by a list of its own: an IPv4 source route (RFC 7126 4.3) or an IPv6 routing header of type 0 (RFC 5095).",
+        "Refused for security, as every router does by default; find the sender.";
     MartianSource, "martian_source", "The source address may never appear on a wire: loopback, multicast, unspecified, reserved (RFC 1812 5.3.7).",
         "The sender has no address yet, or forges its source.";
     MartianDestination, "martian_destination", "The destination address may never be forwarded to: loopback, unspecified, reserved (RFC 1812 5.3.7).",

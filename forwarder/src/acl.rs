@@ -1,0 +1,83 @@
+//! Access lists in use: a compiled list and the counters of its rules.
+
+use std::sync::Arc;
+
+use classifier::acl::{Image, Match};
+
+use crate::counters::Counter;
+
+/// Packets and bytes that one rule, or the default, decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RuleCount {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes of their frames.
+    pub bytes: u64,
+}
+
+/// The counter of one rule and worker.
+#[derive(Debug, Default)]
+struct Row {
+    packets: Counter,
+    bytes: Counter,
+}
+
+/// Rows of one worker. Aligned so that two workers never write to the same pair of cache lines.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Rows(Box<[Row]>);
+
+/// A compiled list with counters of its own. Ports that share an instance share its counters.
+#[derive(Debug)]
+pub struct Instance {
+    image: Arc<Image>,
+    /// Per worker: a row for each rule, then one for the default.
+    workers: Box<[Rows]>,
+}
+
+impl Instance {
+    /// Counters for so many workers, all zero.
+    pub fn new(image: Arc<Image>, workers: usize) -> Self {
+        // The padding row keeps the heap blocks of two workers apart: a block may begin on another one's last line.
+        let rows = image.rules() + 1;
+        let blank = |_| {
+            Rows(
+                (0..rows + 128 / size_of::<Row>())
+                    .map(|_| Row::default())
+                    .collect(),
+            )
+        };
+        Self {
+            image,
+            workers: (0..workers).map(blank).collect(),
+        }
+    }
+
+    /// The compiled list.
+    pub fn image(&self) -> &Arc<Image> {
+        &self.image
+    }
+
+    /// What each rule decided, added up over the workers; the last element is the default.
+    pub fn counters(&self) -> Vec<RuleCount> {
+        let mut sums = vec![RuleCount::default(); self.image.rules() + 1];
+        for worker in &self.workers {
+            for (sum, row) in sums.iter_mut().zip(&worker.0) {
+                sum.packets += row.packets.get();
+                sum.bytes += row.bytes.get();
+            }
+        }
+        sums
+    }
+
+    /// Counts a packet of `len` bytes that this list decided. Only worker number `worker` may call it.
+    #[inline]
+    pub(crate) fn count(&self, worker: usize, decision: Match, len: usize) {
+        let default = self.image.rules();
+        let row = usize::try_from(decision.rule).unwrap_or(default).min(default);
+        if let Some(row) = self.workers.get(worker).and_then(|rows| rows.0.get(row)) {
+            row.packets.add(1);
+            row.bytes.add(len as u64);
+        }
+    }
+}
