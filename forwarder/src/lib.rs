@@ -11,9 +11,11 @@ pub mod fib;
 pub mod frame;
 pub mod path;
 pub mod reason;
+mod ring;
 pub mod settings;
 pub mod snapshot;
 pub mod tables;
+mod umem;
 
 pub use dataplane::Dataplane;
 pub use error::Error;

@@ -1,0 +1,289 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+//
+// The steering program. It alone decides, at the device, which frames are the kernel's and which go to a worker:
+//
+//   other MAC, not IP (ARP, VLAN tagged, ...), multicast, broadcast, link-local,
+//   UDP to port 68, a prefix of the kernel's local table          -> XDP_PASS, counted as punted
+//   router advertisement or redirect from a workload to the node  -> XDP_DROP, counted as protected
+//   all else                                                      -> the socket of its queue, counted as redirected
+//
+// A worker cannot give a frame back, so whatever the kernel might want has to be recognised here. One program serves
+// all ports: what differs between them is in the map `ports`, by the index of the device.
+
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/udp.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+// As settings::MAX_PORTS and settings::MAX_QUEUES; a test compares them.
+#define MAX_PORTS 1024
+#define MAX_QUEUES 64
+// No memory is taken for entries that are not there.
+#define MAX_LOCAL 262144
+
+#define PORT_CLOSED 1  // a frame without a socket is dropped rather than left to the kernel
+#define PORT_GUARDED 2 // host protection: the other end is not to be trusted
+
+struct port {
+	__u16 slot;
+	__u8 mac[6];
+	__u32 flags;
+	__u32 queues;
+};
+
+struct tally {
+	__u64 packets;
+	__u64 bytes;
+};
+
+enum outcome { PUNTED, REDIRECTED, PROTECTED, CLOSED, OUTCOMES };
+
+struct tallies {
+	struct tally of[OUTCOMES];
+};
+
+struct local4_key {
+	__u32 prefix_len;
+	__be32 address;
+};
+
+struct local6_key {
+	__u32 prefix_len;
+	struct in6_addr address;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_PORTS);
+	__type(key, __u32);
+	__type(value, struct port);
+} ports SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_XSKMAP);
+	__uint(max_entries, MAX_PORTS *MAX_QUEUES);
+	__type(key, __u32);
+	__type(value, __u32);
+} xsks SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, MAX_PORTS);
+	__type(key, __u32);
+	__type(value, struct tallies);
+} counters SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, MAX_LOCAL);
+	__type(key, struct local4_key);
+	__type(value, __u8);
+} local4 SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, MAX_LOCAL);
+	__type(key, struct local6_key);
+	__type(value, __u8);
+} local6 SEC(".maps");
+
+// Whose a frame is.
+enum owner { KERNEL, WORKER, NOBODY };
+
+static __always_inline int count(struct xdp_md *ctx, const struct port *port, enum outcome what, int action)
+{
+	__u32 slot = port->slot;
+	struct tallies *t = bpf_map_lookup_elem(&counters, &slot);
+
+	if (t) {
+		t->of[what].packets++;
+		t->of[what].bytes += bpf_xdp_get_buff_len(ctx);
+	}
+	return action;
+}
+
+static __always_inline int same_mac(const __u8 *a, const __u8 *b)
+{
+	return a[0] == b[0] && a[1] == b[1] && a[2] == b[2] && a[3] == b[3] && a[4] == b[4] && a[5] == b[5];
+}
+
+// Whether an IPv4 packet is an ICMP redirect (RFC 792). A later fragment has no type to show; the first one is caught.
+static __noinline int is_redirect4(struct xdp_md *ctx, __u32 l3)
+{
+	struct iphdr ip;
+	__u8 type;
+
+	if (bpf_xdp_load_bytes(ctx, l3, &ip, sizeof(ip)) < 0)
+		return 0;
+	if (ip.protocol != IPPROTO_ICMP || (ip.frag_off & bpf_htons(0x1fff)))
+		return 0;
+	if (bpf_xdp_load_bytes(ctx, l3 + ip.ihl * 4, &type, 1) < 0)
+		return 0;
+	return type == 5;
+}
+
+// Whether an IPv6 packet is a router advertisement or redirect (RFC 4861 4.2, 4.5), or hides what it is behind more
+// extension headers than anyone honest sends (RFC 7113 section 3 has such packets dropped).
+static __noinline int is_ra_or_redirect6(struct xdp_md *ctx, __u32 l3)
+{
+	__u32 off = l3 + sizeof(struct ipv6hdr);
+	__u8 next, ext[4], type;
+
+	if (bpf_xdp_load_bytes(ctx, l3 + __builtin_offsetof(struct ipv6hdr, nexthdr), &next, 1) < 0)
+		return 0;
+	for (int i = 0; i < 8; i++) {
+		switch (next) {
+		case IPPROTO_ICMPV6:
+			if (bpf_xdp_load_bytes(ctx, off, &type, 1) < 0)
+				return 0;
+			return type == 134 || type == 137;
+		case IPPROTO_HOPOPTS:
+		case IPPROTO_ROUTING:
+		case IPPROTO_DSTOPTS:
+		case IPPROTO_FRAGMENT:
+			if (bpf_xdp_load_bytes(ctx, off, ext, sizeof(ext)) < 0)
+				return 0;
+			// A later fragment starts anywhere; the first one, which tells, is looked at.
+			if (next == IPPROTO_FRAGMENT && (ext[2] || (ext[3] & 0xf8)))
+				return 0;
+			off += next == IPPROTO_FRAGMENT ? 8 : (ext[1] + 1) * 8;
+			next = ext[0];
+			break;
+		default:
+			return 0;
+		}
+	}
+	return 1;
+}
+
+// Whether a frame that the kernel would take changes what the node believes about its routes. VLAN tags are looked
+// through: the kernel takes a frame with VLAN id 0 as if it had none.
+static __noinline int attacks_node(struct xdp_md *ctx)
+{
+	__u32 off = __builtin_offsetof(struct ethhdr, h_proto);
+	__be16 proto = 0;
+
+	for (int i = 0; i < 3; i++) {
+		if (bpf_xdp_load_bytes(ctx, off, &proto, sizeof(proto)) < 0)
+			return 0;
+		if (proto != bpf_htons(ETH_P_8021Q) && proto != bpf_htons(ETH_P_8021AD))
+			break;
+		off += 4;
+	}
+	off += sizeof(proto);
+	if (proto == bpf_htons(ETH_P_IPV6))
+		return is_ra_or_redirect6(ctx, off);
+	if (proto == bpf_htons(ETH_P_IP))
+		return is_redirect4(ctx, off);
+	return 0;
+}
+
+// A packet too short for its header is a worker's, which counts it as malformed.
+static __always_inline enum owner owner4(const void *l3, const void *end)
+{
+	const struct iphdr *ip = l3;
+
+	if ((const void *)(ip + 1) > end)
+		return WORKER;
+
+	__u32 dst = bpf_ntohl(ip->daddr);
+
+	// Multicast (224/4), broadcast, link-local (169.254/16).
+	if ((dst >> 28) == 0xe || dst == 0xffffffff || (dst >> 16) == 0xa9fe)
+		return KERNEL;
+
+	// DHCP answers to an address that the node does not have yet (RFC 2131 4.1).
+	if (ip->protocol == IPPROTO_UDP && !(ip->frag_off & bpf_htons(0x1fff))) {
+		const struct udphdr *udp = l3 + ip->ihl * 4;
+
+		if ((const void *)(udp + 1) <= end && udp->dest == bpf_htons(68))
+			return KERNEL;
+	}
+
+	struct local4_key key = { .prefix_len = 32, .address = ip->daddr };
+
+	return bpf_map_lookup_elem(&local4, &key) ? KERNEL : WORKER;
+}
+
+static __always_inline enum owner owner6(const void *l3, const void *end)
+{
+	const struct ipv6hdr *ip = l3;
+
+	if ((const void *)(ip + 1) > end)
+		return WORKER;
+
+	__u8 first = ip->daddr.in6_u.u6_addr8[0], second = ip->daddr.in6_u.u6_addr8[1];
+
+	// Multicast (ff00::/8), link-local (fe80::/10).
+	if (first == 0xff || (first == 0xfe && (second & 0xc0) == 0x80))
+		return KERNEL;
+
+	struct local6_key key = { .prefix_len = 128 };
+
+	__builtin_memcpy(&key.address, &ip->daddr, sizeof(key.address));
+	return bpf_map_lookup_elem(&local6, &key) ? KERNEL : WORKER;
+}
+
+static __always_inline enum owner owner_of(struct xdp_md *ctx, const struct port *port)
+{
+	const void *data = (const void *)(long)ctx->data, *end = (const void *)(long)ctx->data_end;
+	const struct ethhdr *eth = data;
+	enum owner owner = KERNEL;
+
+	if ((const void *)(eth + 1) > end)
+		return KERNEL;
+
+	int group = eth->h_dest[0] & 1;
+
+	// A bridge floods frames for MACs that it does not know: the kernel drops them as another host's.
+	if (!group && !same_mac(eth->h_dest, port->mac))
+		return KERNEL;
+
+	if (!group && eth->h_proto == bpf_htons(ETH_P_IP))
+		owner = owner4(eth + 1, end);
+	else if (!group && eth->h_proto == bpf_htons(ETH_P_IPV6))
+		owner = owner6(eth + 1, end);
+
+	if (owner == KERNEL && (port->flags & PORT_GUARDED) && attacks_node(ctx))
+		return NOBODY;
+	return owner;
+}
+
+// With fragments: a veth whose peer has a large MTU takes no program without them. A frame that does not fit one
+// UMEM chunk is dropped, and counted, where the kernel copies it to the socket.
+SEC("xdp.frags")
+int steer(struct xdp_md *ctx)
+{
+	__u32 ifindex = ctx->ingress_ifindex, queue = ctx->rx_queue_index;
+	const struct port *port = bpf_map_lookup_elem(&ports, &ifindex);
+
+	if (!port)
+		return XDP_PASS;
+
+	switch (owner_of(ctx, port)) {
+	case KERNEL:
+		return count(ctx, port, PUNTED, XDP_PASS);
+	case NOBODY:
+		return count(ctx, port, PROTECTED, XDP_DROP);
+	default:
+		break;
+	}
+
+	// Where there is no socket: a closed port must not let the kernel forward what no access list has passed.
+	int otherwise = port->flags & PORT_CLOSED ? XDP_DROP : XDP_PASS;
+	int action = otherwise;
+
+	if (queue < MAX_QUEUES && queue < port->queues)
+		action = bpf_redirect_map(&xsks, port->slot * MAX_QUEUES + queue, otherwise);
+	if (action == XDP_REDIRECT)
+		return count(ctx, port, REDIRECTED, action);
+	return count(ctx, port, action == XDP_DROP ? CLOSED : PUNTED, action);
+}
+
+char _license[] SEC("license") = "Dual BSD/GPL";
