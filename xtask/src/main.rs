@@ -1,2 +1,92 @@
-//! placeholder
-fn main() {}
+//! What surrounds the code: setting up a machine, showing Margay at work, testing it.
+//!
+//! ```text
+//! cargo xtask demo [--keep|--down]   two hosts, five containers, a fabric and BGP in network namespaces; see demo.rs
+//! cargo xtask test [FILTER]          unit tests, property tests and labs, or those whose names contain FILTER
+//! cargo xtask setup                  only install what the two need
+//! cargo xtask figures                measure what the labs do not assert: route to first packet, wake-up after idling
+//! ```
+//! Each installs first what is missing, and says so. Standard library only: this must build where nothing else is there yet.
+
+mod demo;
+mod run;
+mod setup;
+
+use std::process::ExitCode;
+
+use run::Failure;
+
+const USAGE: &str = "\
+usage: cargo xtask COMMAND
+  demo [--keep|--down]   watch two nodes forward between containers; --keep leaves it up, --down removes it
+  test [FILTER]          run all tests, or those whose names contain FILTER
+  setup                  install what the other commands need, and nothing else
+  figures                measure latencies in a lab and print them";
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    run::extend_path();
+    let result = match words[..] {
+        ["demo"] => demo::show(demo::Ending::Remove),
+        ["demo", "--keep"] => demo::show(demo::Ending::Keep),
+        ["demo", "--down"] => demo::down(),
+        [demo::INNER, ending] => demo::inner(ending),
+        ["test"] => test(None),
+        ["test", filter] if !filter.starts_with('-') => test(Some(filter)),
+        ["setup"] => setup::install(&[setup::BUILD, setup::NETWORK, setup::DEMO, setup::LABS]),
+        ["figures"] => figures(),
+        ["help" | "--help" | "-h"] => {
+            println!("{USAGE}");
+            Ok(())
+        }
+        _ => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure(message)) => {
+            eprintln!("xtask: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Unit and property tests first, then the labs against the release binaries, a few at a time: a lab is mostly waiting, but the
+/// daemons of too many at once would wait for the processor.
+fn test(filter: Option<&str>) -> Result<(), Failure> {
+    run::need_root("labs make network namespaces and load BPF programs")?;
+    setup::install(&[setup::BUILD, setup::NETWORK, setup::DEMO, setup::LABS])?;
+    run::build_binaries()?;
+    let filter = filter.as_slice();
+    let units = run::cargo()
+        .args(["test", "--workspace", "--exclude", "tests"])
+        .args(filter)
+        .status();
+    let labs = run::cargo()
+        .args(["test", "--package", "tests"])
+        .args(filter)
+        .args(["--", "--test-threads", "3"])
+        .env("MARGAY_BIN_DIR", run::binaries())
+        .status();
+    for (what, status) in [("unit and property tests", units), ("labs", labs)] {
+        let status = status.map_err(|error| Failure(format!("cargo cannot be run: {error}")))?;
+        if !status.success() {
+            return Err(Failure(format!("{what} failed")));
+        }
+    }
+    Ok(())
+}
+
+fn figures() -> Result<(), Failure> {
+    run::need_root("the figures are taken in network namespaces, with BPF programs")?;
+    setup::install(&[setup::BUILD, setup::NETWORK])?;
+    run::build_binaries()?;
+    let mut command = run::cargo();
+    command
+        .args(["run", "--quiet", "--package", "tests", "--bin", "figures"])
+        .env("MARGAY_BIN_DIR", run::binaries());
+    run::succeed(&mut command)
+}
