@@ -1,1 +1,2 @@
 //! The daemon.
+mod state;

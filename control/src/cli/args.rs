@@ -1,0 +1,257 @@
+//! The arguments, as clap reads them.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
+use crate::config::DEFAULT_SOCKET;
+use crate::socket::{FamilyArg, MonitorKind};
+
+/// Looks into a running margayd and steers it.
+#[derive(Debug, Parser)]
+#[command(
+    name = "margay",
+    version,
+    infer_subcommands = true,
+    arg_required_else_help = true,
+    after_help = "Exit status: 0 done, 1 failed, 2 usage, 3 not found, 4 daemon not reachable, 5 not permitted,\n\
+                  6 bad configuration or access list, 7 expectation not met.\n\n\
+                  Examples:\n  \
+                  margay status\n  \
+                  margay -s port show\n  \
+                  margay -6 route show\n  \
+                  margay -j route get 10.1.2.3 | jq .nexthop\n  \
+                  margay route show --diff-kernel"
+)]
+pub struct Cli {
+    /// Path of the daemon's control socket
+    #[arg(long, global = true, env = "MARGAY_SOCKET", default_value = DEFAULT_SOCKET, value_name = "PATH")]
+    pub socket: PathBuf,
+    /// Print JSON: the answer to standard output, errors with a stable code to standard error
+    #[arg(short, long, global = true)]
+    pub json: bool,
+    /// Show statistics as well
+    #[arg(short, long, global = true)]
+    pub statistics: bool,
+    /// IPv4 only
+    #[arg(short = '4', global = true, conflicts_with = "ipv6", action = ArgAction::SetTrue)]
+    pub ipv4: bool,
+    /// IPv6 only
+    #[arg(short = '6', global = true, action = ArgAction::SetTrue)]
+    pub ipv6: bool,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+impl Cli {
+    /// The family that `-4` or `-6` chose.
+    pub fn family(&self) -> Option<FamilyArg> {
+        match (self.ipv4, self.ipv6) {
+            (true, _) => Some(FamilyArg::V4),
+            (_, true) => Some(FamilyArg::V6),
+            _ => None,
+        }
+    }
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Whether the daemon forwards, and how busy it is
+    Status {
+        /// Exit with 7 unless the daemon is ready: tables mirrored, lists compiled, ports open
+        #[arg(long)]
+        ready: bool,
+    },
+    /// Look for what is wrong or slow on this node; reads only
+    Doctor {
+        /// One port only
+        port: Option<String>,
+    },
+    /// Let the kernel forward again between closed ports: takes the nftables guard away, with or without a daemon
+    #[command(
+        after_help = "Examples:\n  margay release eth1\n  margay release 'cali*'\n  margay release --all"
+    )]
+    Release {
+        /// Port or pattern as the guard has it (`nft list table inet margay`)
+        #[arg(required_unless_present = "all", conflicts_with = "all")]
+        port: Option<String>,
+        /// The whole guard
+        #[arg(long)]
+        all: bool,
+    },
+    /// Ports: state, counters, access lists
+    Port {
+        /// `show` when left out
+        #[command(subcommand)]
+        command: Option<PortCommand>,
+    },
+    /// Routes as the data plane has them
+    Route {
+        /// `show` when left out
+        #[command(subcommand)]
+        command: Option<RouteCommand>,
+    },
+    /// Neighbours as the kernel knows them
+    Neigh {
+        /// `show` when left out
+        #[command(subcommand)]
+        command: Option<ShowOnly>,
+    },
+    /// Next-hop groups of the data plane
+    Nexthop {
+        /// `show` when left out
+        #[command(subcommand)]
+        command: Option<ShowOnly>,
+    },
+    /// Access lists: counters, check of files, reload
+    Acl {
+        /// `show` when left out
+        #[command(subcommand)]
+        command: Option<AclCommand>,
+    },
+    /// Dropped packets by reason
+    Drops {
+        /// Count from zero again after showing
+        #[arg(long)]
+        reset: bool,
+    },
+    /// What happens, as it happens, until interrupted
+    #[command(
+        after_help = "Examples:\n  margay monitor\n  margay monitor route,neigh\n  margay -j monitor drop | jq .reason"
+    )]
+    Monitor {
+        /// Only these kinds of events
+        #[arg(value_delimiter = ',', value_name = "KIND")]
+        kinds: Vec<KindArg>,
+    },
+    /// Configuration files
+    Config {
+        /// What to do with them
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+}
+
+/// A command with nothing but `show`.
+#[derive(Debug, Subcommand)]
+pub enum ShowOnly {
+    /// Show all of them
+    #[command(visible_alias = "list")]
+    Show,
+}
+
+/// `margay port`.
+#[derive(Debug, Subcommand)]
+pub enum PortCommand {
+    /// Show ports; with -s their counters
+    #[command(visible_alias = "list")]
+    Show {
+        /// One port only
+        name: Option<String>,
+    },
+    /// Give a port other access lists, kept across restarts
+    #[command(after_help = "Examples:\n  \
+        margay port set eth1 --acl-ingress edge-in\n  \
+        margay port set eth1 --acl-egress ''      # no list\n  \
+        margay port set eth1 --default            # as the configuration says")]
+    Set {
+        /// The port; it need not exist yet
+        name: String,
+        /// List for what comes in; an empty name takes the list away
+        #[arg(long, value_name = "LIST")]
+        acl_ingress: Option<String>,
+        /// List for what goes out; an empty name takes the list away
+        #[arg(long, value_name = "LIST")]
+        acl_egress: Option<String>,
+        /// Forget what was set
+        #[arg(long, conflicts_with_all = ["acl_ingress", "acl_egress"])]
+        default: bool,
+    },
+}
+
+/// `margay route`.
+#[derive(Debug, Subcommand)]
+pub enum RouteCommand {
+    /// Show routes
+    #[command(visible_alias = "list")]
+    Show(RouteShow),
+    /// The route that packets to an address take
+    Get {
+        /// The address
+        address: IpAddr,
+    },
+}
+
+/// `margay route show`.
+#[derive(Debug, Default, Args)]
+pub struct RouteShow {
+    /// One table only, by number
+    #[arg(long, value_name = "N")]
+    pub table: Option<u32>,
+    /// Read the kernel's tables anew and show what differs; exit with 7 if anything does
+    #[arg(long)]
+    pub diff_kernel: bool,
+}
+
+/// `margay acl`.
+#[derive(Debug, Subcommand)]
+pub enum AclCommand {
+    /// Show lists; with a name or -s their rules and counters
+    #[command(visible_alias = "list")]
+    Show {
+        /// One list only
+        name: Option<String>,
+    },
+    /// Check files as a daemon would; needs no daemon
+    Check {
+        /// ACL files, or directories of them
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+    /// Read the lists anew; a bad file changes nothing
+    Reload,
+}
+
+/// `margay config`.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Check a file and the access lists that it names; needs no daemon
+    Check {
+        /// The file
+        file: PathBuf,
+    },
+    /// Show where a file differs from what the daemon runs with; exit with 7 if it does
+    Diff {
+        /// The file
+        file: PathBuf,
+    },
+    /// Show what the daemon runs with, defaults included
+    Show,
+}
+
+/// Kinds of events on the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum KindArg {
+    /// Routes added, replaced and removed
+    Route,
+    /// Neighbour entries
+    Neigh,
+    /// Links and ports
+    Link,
+    /// Drop counters that grew
+    Drop,
+}
+
+impl From<KindArg> for MonitorKind {
+    fn from(kind: KindArg) -> Self {
+        match kind {
+            KindArg::Route => MonitorKind::Route,
+            KindArg::Neigh => MonitorKind::Neigh,
+            KindArg::Link => MonitorKind::Link,
+            KindArg::Drop => MonitorKind::Drop,
+        }
+    }
+}
