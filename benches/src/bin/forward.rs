@@ -1,0 +1,172 @@
+//! 64-byte frames a second through one core: margayd next to the kernel and testpmd, in rounds that alternate.
+//!
+//! ```text
+//! cargo xtask bench forward
+//! ```
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use benches::command::{pause, wait_for};
+use benches::generator::{Generator, Limits};
+use benches::lab::Lab;
+use benches::report::{median, table, thousands};
+use benches::router::{Contender, GENERATOR_CORE, ROUTER_CORE, Router};
+use benches::sink::{Expected, Sink};
+use benches::{Error, Result, sys};
+use clap::Parser;
+
+/// Measures forwarding between two veth pairs: generator on core 0, router on core 1, 1,024 flows.
+#[derive(Parser)]
+struct Arguments {
+    /// Rounds. Every round measures every contender once, so that a machine that slows down hits all of them.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Seconds of one measurement.
+    #[arg(long, default_value_t = 3.0)]
+    seconds: f64,
+    /// Bytes of a frame without FCS.
+    #[arg(long, default_value_t = 64)]
+    size: usize,
+    /// IPv6 rather than IPv4.
+    #[arg(short = '6', long)]
+    ipv6: bool,
+    /// Who takes part: margay, adaptive, kernel, threaded, testpmd.
+    #[arg(long, value_delimiter = ',', default_value = "margay,adaptive,kernel,threaded,testpmd", value_parser = contender)]
+    contenders: Vec<Contender>,
+}
+
+fn contender(text: &str) -> Result<Contender> {
+    match text {
+        "margay" => Ok(Contender::Margay),
+        "adaptive" => Ok(Contender::MargayAdaptive),
+        "kernel" => Ok(Contender::Kernel),
+        "threaded" => Ok(Contender::KernelThreaded),
+        "testpmd" => Ok(Contender::Testpmd),
+        _ => Err(Error::new("one of margay, adaptive, kernel, threaded, testpmd")),
+    }
+}
+
+/// Packets a second, routed and offered.
+struct Measured {
+    routed: f64,
+    offered: f64,
+}
+
+fn measure(lab: &Lab, contender: Contender, a: &Arguments) -> Result<Measured> {
+    let expected = lab.routed();
+    let expected = Expected {
+        ttl: expected.ttl.filter(|_| contender.routes()),
+        ..expected
+    };
+    let sink = Sink::attach(&lab.sink(), "s0", expected, false)?;
+    let mut router = Router::start(lab, contender)?;
+    let traffic = lab.traffic(a.ipv6, a.size);
+    let unlimited = Limits {
+        packets: u64::MAX,
+        time: Duration::from_secs_f64(a.seconds + 60.0),
+        rate: Some(1000),
+    };
+    // A trickle until the first packet comes through: it resolves neighbours, and testpmd does not say when it is ready.
+    let trickle = Generator::start(&lab.generator(), "g0", &traffic, GENERATOR_CORE, unlimited)?;
+    wait_for("a routed packet", Duration::from_secs(20), || {
+        Ok(sink.seen()?.good > 0)
+    })?;
+    trickle.stop()?;
+    let generator = Generator::start(
+        &lab.generator(),
+        "g0",
+        &traffic,
+        GENERATOR_CORE,
+        Limits {
+            rate: None,
+            ..unlimited
+        },
+    )?;
+    pause(Duration::from_millis(700))?;
+    let (before, sent_before, start) = (sink.seen()?, generator.sent(), Instant::now());
+    pause(Duration::from_secs_f64(a.seconds))?;
+    let (after, sent_after, took) = (sink.seen()?, generator.sent(), start.elapsed().as_secs_f64());
+    generator.stop()?;
+    router.check()?;
+    if after.bad > 0 {
+        return Err(Error::new(format!(
+            "{}: {} packets with wrong MACs or TTL",
+            contender.name(),
+            after.bad
+        )));
+    }
+    Ok(Measured {
+        routed: (after.good - before.good) as f64 / took,
+        offered: (sent_after - sent_before) as f64 / took,
+    })
+}
+
+fn work(a: &Arguments) -> Result<()> {
+    if a.rounds == 0 || a.contenders.is_empty() || !(0.1..=600.0).contains(&a.seconds) {
+        return Err(Error::new(
+            "at least one round and one contender, 0.1 to 600 seconds",
+        ));
+    }
+    let lab = Lab::new()?;
+    lab.resolve()?;
+    let mut results: Vec<Vec<Measured>> = a.contenders.iter().map(|_| Vec::new()).collect();
+    for round in 1..=a.rounds {
+        for (contender, results) in a.contenders.iter().zip(&mut results) {
+            let measured = measure(&lab, *contender, a)?;
+            eprintln!(
+                "round {round}: {:<34} {:>9} packets/s of {:>9} offered",
+                contender.name(),
+                thousands(measured.routed),
+                thousands(measured.offered)
+            );
+            results.push(measured);
+        }
+    }
+    let routed = |at: usize| results[at].iter().map(|m| m.routed).collect::<Vec<_>>();
+    let first = routed(0);
+    let mut rows = Vec::new();
+    for (at, contender) in a.contenders.iter().enumerate() {
+        let values = routed(at);
+        let offered: Vec<f64> = results[at].iter().map(|m| m.offered).collect();
+        // A ratio is taken within a round, where both met the same machine.
+        let ratios: Vec<f64> = first
+            .iter()
+            .zip(&values)
+            .map(|(first, other)| first / other)
+            .collect();
+        let (low, high) = values
+            .iter()
+            .fold((f64::MAX, 0.0), |(low, high), &v| (v.min(low), v.max(high)));
+        rows.push(vec![
+            contender.name().to_owned(),
+            thousands(median(&values)),
+            format!("{} to {}", thousands(low), thousands(high)),
+            thousands(median(&offered)),
+            format!("{:.2}", median(&ratios)),
+        ]);
+    }
+    let family = if a.ipv6 { "IPv6" } else { "IPv4" };
+    println!(
+        "{}-byte {family} frames, 1,024 flows, {} alternating rounds of {} s, generator on core {GENERATOR_CORE}, \
+         router on core {ROUTER_CORE}:\n",
+        a.size, a.rounds, a.seconds
+    );
+    let ratio = format!("{} / this", a.contenders[0].name());
+    println!(
+        "{}",
+        table(&["router", "median packets/s", "range", "offered", &ratio], &rows)
+    );
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    sys::catch_interrupts();
+    match work(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("forward: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
