@@ -9,6 +9,8 @@ mod dataplane;
 mod error;
 pub mod fib;
 pub mod frame;
+mod hold;
+mod icmp;
 pub mod path;
 pub mod reason;
 mod ring;

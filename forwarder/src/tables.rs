@@ -1,7 +1,7 @@
 //! What the control thread and the workers share: published tables, counters, and the queue of requests.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use classifier::qsbr::{Domain, Online, Published};
@@ -200,6 +200,16 @@ impl Shared {
         self.requests.pop()
     }
 
+    /// Makes room for one more packet that waits, if there is any.
+    pub(crate) fn hold_one(&self) -> bool {
+        take_one(&self.held, MAX_HELD)
+    }
+
+    /// Makes room for one more neighbour that is waited for, if there is any.
+    pub(crate) fn await_one(&self) -> bool {
+        take_one(&self.unresolved, MAX_UNRESOLVED)
+    }
+
     /// Queues a request; false when the queue is full.
     pub(crate) fn request(&self, request: NeighbourRequest) -> bool {
         self.requests.push(request).is_ok()
@@ -217,4 +227,9 @@ impl Shared {
     pub(crate) fn icmp(&self) -> IcmpLimit {
         self.icmp
     }
+}
+
+/// Adds one to a count that workers share, unless it has reached its limit.
+fn take_one(count: &AtomicUsize, limit: usize) -> bool {
+    count.fetch_update(Relaxed, Relaxed, |now| (now < limit).then_some(now + 1)).is_ok()
 }

@@ -19,7 +19,7 @@ use classifier::packet::Headers;
 use classifier::qsbr::Domain;
 
 pub use adjacency::{AdjId, AdjState, Adjacency};
-pub(crate) use group::Image;
+pub(crate) use group::{Image, Target};
 pub use group::{Group, GroupId, Member};
 pub use routes::Routes;
 pub(crate) use routes::TableReaders;

@@ -1,17 +1,41 @@
 //! The packet's way through a worker.
 
-use std::sync::Arc;
-use std::time::Instant;
+pub mod explain;
+mod finish;
+mod lanes;
+mod prefetch;
+mod rewrite;
+mod stages;
+#[cfg(test)]
+mod tests;
 
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use classifier::checksum;
+use classifier::packet;
 use classifier::qsbr::Online;
+
+use finish::Finish;
+use lanes::{Lanes, Link};
+use prefetch::prefetch;
+use stages::View;
 
 use crate::counters::WorkerCounters;
 use crate::frame::{Frame, Memory};
+use crate::hold::{Fate, Held};
+use crate::reason::Reason;
 use crate::settings::PortId;
-use crate::tables::Shared;
+use crate::tables::{MAX_HELD, Shared};
 
 /// Most frames of a burst.
 pub const BURST: usize = 64;
+/// How many frames ahead the parser asks for a packet's first line.
+const PREFETCH: usize = 4;
+/// While packets wait, [`Path::tick`] is due so often: the tables are looked at, not the packets.
+const POLL: Duration = Duration::from_millis(1);
+/// Packets that wait are looked through so often, in nanoseconds, even when the tables do not change.
+const LOOK_AGAIN: u64 = 100_000_000;
 
 /// What a departing packet is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,25 +98,194 @@ pub struct PathConfig {
     pub shared: Arc<Shared>,
 }
 
-/// One worker's packet processing: what it decides about a packet depends on the packet and on the published tables
-/// alone. It does no system call, takes no lock and allocates nothing.
+/// One worker's packet processing: what it decides about a packet depends on the packet, the packets that wait, and the
+/// published tables alone. It does no system call, takes no lock and allocates nothing.
 #[derive(Debug)]
 pub struct Path {
     worker: usize,
     shared: Arc<Shared>,
+    lanes: Lanes,
+    finish: Finish,
+    /// Packets taken out of the hold queue, with whether they waited too long.
+    released: Vec<(Held, bool)>,
+    /// The state of the tables when the hold queue was looked through last.
+    looked_at: u64,
+    /// When to look through it even if the tables have not changed, in nanoseconds of the worker's clock.
+    look_again: u64,
+    /// The time of the last tick.
+    ticked: Instant,
 }
 
 impl Path {
     /// The path of one worker.
     pub fn new(config: PathConfig) -> Self {
+        let PathConfig { worker, shared } = config;
         Self {
-            worker: config.worker,
-            shared: config.shared,
+            worker,
+            lanes: Lanes::new(),
+            finish: Finish::new(&shared),
+            released: Vec::with_capacity(MAX_HELD),
+            looked_at: 0,
+            look_again: 0,
+            ticked: Instant::now(),
+            shared,
         }
     }
 
     /// This worker's counters.
     pub fn counters(&self) -> &WorkerCounters {
         self.shared.counters().worker(self.worker)
+    }
+
+    /// Packets that wait for a neighbour on this worker: so many frames are here.
+    pub fn held(&self) -> usize {
+        self.finish.hold.len()
+    }
+
+    /// The way of up to [`BURST`] frames that came in through `port`. Each frame leaves `rx` and ends in `out.tx`, in
+    /// `out.free`, or among the packets that wait.
+    pub fn burst(
+        &mut self,
+        mem: &mut impl Memory,
+        online: &Online<'_>,
+        port: PortId,
+        rx: &mut Vec<Frame>,
+        out: &mut Outcome,
+    ) {
+        // Packets that waited go first: they are older.
+        self.release(mem, online, out);
+        let Self { worker, shared, lanes, finish, .. } = self;
+        let view = View::new(shared, online, port, Some(*worker));
+
+        receive(&view, lanes, mem, rx, out);
+        stages::addresses(&view, lanes);
+        complete_checksums(&view, lanes, mem);
+        stages::ingress_acl(&view, lanes);
+        stages::ttl(lanes);
+        stages::routes(&view, lanes);
+        stages::next_hops(&view, lanes);
+        stages::mtu(lanes);
+        stages::egress_acl(&view, lanes);
+
+        let Lanes { frames, headers, lens, verdict, next, hash, .. } = lanes;
+        for (lane, frame) in frames.drain(..).enumerate() {
+            let (headers, len, egress) = (headers[lane], lens[lane], next[lane].egress);
+            let packet = Held { frame, headers, ingress: port, egress, kind: Kind::Transit, len };
+            finish.packet(&view, mem, packet, verdict[lane], &next[lane], hash[lane], out);
+        }
+    }
+
+    /// What time brings: packets that waited go on when their neighbour is known, and are answered when it does not
+    /// turn up. To be called between bursts and on waking.
+    pub fn tick(&mut self, mem: &mut impl Memory, online: &Online<'_>, now: Instant, out: &mut Outcome) {
+        self.ticked = now;
+        self.counters().set_clock(self.shared.counters().nanoseconds(now));
+        self.release(mem, online, out);
+    }
+
+    /// When [`tick`](Self::tick) is due at the latest, `None` when nothing waits.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        (self.held() > 0).then(|| self.ticked + POLL)
+    }
+
+    /// Drops the packets that wait: those that came in through `port`, or all of them.
+    pub fn purge(&mut self, online: &Online<'_>, port: Option<PortId>, out: &mut Outcome) {
+        let Self { worker, shared, finish, .. } = self;
+        finish.hold.take(
+            shared,
+            |held| port.is_none_or(|port| held.ingress == port),
+            |held| {
+                let view = View::new(shared, online, held.ingress, Some(*worker));
+                finish::counters(&view).released(held.ingress);
+                finish::discard(&view, held, Reason::PortClosed, out);
+            },
+        );
+    }
+
+    /// Looks through the packets that wait, if the tables have changed since the last time or it is long ago.
+    #[inline]
+    fn release(&mut self, mem: &mut impl Memory, online: &Online<'_>, out: &mut Outcome) {
+        if self.finish.hold.len() > 0 {
+            let generation = self.shared.routes().generation();
+            let clock = self.counters().clock();
+            if generation != self.looked_at || clock >= self.look_again {
+                self.looked_at = generation;
+                self.look_again = clock + LOOK_AGAIN;
+                self.release_now(mem, online, clock, out);
+            }
+        }
+    }
+
+    #[cold]
+    fn release_now(&mut self, mem: &mut impl Memory, online: &Online<'_>, clock: u64, out: &mut Outcome) {
+        let Self { worker, shared, finish, released, .. } = self;
+        finish.hold.sweep(shared, clock, released, |held, neighbour| {
+            let view = View::new(shared, online, held.ingress, Some(*worker));
+            let (next, _) = finish::way(&view, &held.headers);
+            match next.link {
+                Link::Waiting if finish::neighbour(&next) == *neighbour => Fate::Wait,
+                _ => Fate::Release,
+            }
+        });
+        for (held, late) in released.drain(..) {
+            let view = View::new(shared, online, held.ingress, Some(*worker));
+            finish::counters(&view).released(held.ingress);
+            if late {
+                finish.late(&view, mem, held, out);
+            } else {
+                finish.onward(&view, mem, held, out);
+            }
+        }
+    }
+}
+
+/// Takes the frames of a burst, counts them, and validates what they carry (RFC 1812 5.2.2, RFC 8200 3).
+fn receive(
+    view: &View<'_>,
+    lanes: &mut Lanes,
+    mem: &mut impl Memory,
+    rx: &mut Vec<Frame>,
+    out: &mut Outcome,
+) {
+    lanes.clear();
+    let burst = rx.len().min(BURST);
+    for ahead in rx[..burst].iter().take(PREFETCH) {
+        prefetch(mem.data(ahead));
+    }
+    let (mut bytes, port) = (0, view.id);
+    let mut frames = rx.drain(..burst);
+    while let Some(frame) = frames.next() {
+        if let Some(ahead) = frames.as_slice().get(PREFETCH - 1) {
+            prefetch(mem.data(ahead));
+        }
+        let data = mem.data(&frame);
+        let len = data.len() as u32;
+        bytes += u64::from(len);
+        let parsed = if view.port.open {
+            packet::parse(data).map_err(stages::malformed)
+        } else {
+            Err(Reason::PortClosed)
+        };
+        match parsed {
+            Ok(headers) => {
+                lanes.push(headers, len);
+                lanes.frames.push(frame);
+            }
+            Err(reason) => finish::drop_frame(view, frame, len, port, reason, out),
+        }
+    }
+    finish::counters(view).received(port, burst as u64, bytes);
+}
+
+/// Completes the TCP and UDP checksums that a local stack left to its network card, which a veth does not have. It comes
+/// before anything is quoted in an answer or sent.
+fn complete_checksums(view: &View<'_>, lanes: &mut Lanes, mem: &mut impl Memory) {
+    if !view.port.fix_checksums {
+        return;
+    }
+    for lane in 0..lanes.len() {
+        if lanes.goes(lane) {
+            checksum::complete_partial(mem.data_mut(&mut lanes.frames[lane]), &lanes.headers[lane]);
+        }
     }
 }

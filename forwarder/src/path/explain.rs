@@ -1,0 +1,106 @@
+//! What a worker would do with a packet, told without sending one.
+
+use classifier::acl::Match;
+use classifier::lpm::IpPrefix;
+use classifier::packet::Headers;
+
+use super::lanes::{Lanes, Link, Verdict};
+use super::stages::{self, View};
+use crate::fib::{AdjId, Adjacency, Fib, GroupId, TableId};
+use crate::icmp;
+use crate::reason::Reason;
+use crate::settings::PortId;
+use crate::tables::Shared;
+
+/// What becomes of an explained packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// Sent on, at once or when its neighbour is known.
+    Forward,
+    /// Answered with an ICMP error or a TCP reset.
+    Reply,
+    /// The node's own: left to the kernel, which has its own firewall.
+    Local,
+    /// Dropped.
+    Drop,
+}
+
+impl Fate {
+    /// The word used in answers.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Fate::Forward => "forward",
+            Fate::Reply => "reply",
+            Fate::Local => "local",
+            Fate::Drop => "drop",
+        }
+    }
+}
+
+/// What a worker would do with a packet, and why.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Explanation {
+    /// What becomes of it.
+    pub fate: Fate,
+    /// Why it is not forwarded; `None` when it is.
+    pub reason: Option<Reason>,
+    /// What the ingress port's list says; `None` without a list, or when the packet does not come so far.
+    pub ingress_rule: Option<Match>,
+    /// What the egress port's list says; `None` without a list, or when the packet does not come so far.
+    pub egress_rule: Option<Match>,
+    /// The route of the destination, whether or not the packet comes so far.
+    pub route: Option<(TableId, IpPrefix, GroupId)>,
+    /// The member that the flow takes.
+    pub member: Option<(AdjId, Adjacency)>,
+    /// The port that it leaves by.
+    pub egress_port: Option<PortId>,
+    /// Whether the next hop's Ethernet address is known; a packet to one that is not waits for it.
+    pub resolved: bool,
+}
+
+/// Explains a packet that comes in through `port`, by the very functions that workers run. Nothing is counted.
+///
+/// Packets to the node's own addresses never reach a worker; who knows these addresses says `local` before asking here.
+pub fn explain(shared: &Shared, fib: &Fib, headers: &Headers, port: PortId) -> Explanation {
+    let reader = shared.domain().register();
+    let online = reader.online();
+    let view = View::new(shared, &online, port, None);
+    let mut lanes = Lanes::new();
+    lanes.push(*headers, u32::from(headers.l3) + u32::from(headers.len));
+    if !view.port.open {
+        lanes.verdict[0] = Verdict::Drop(Reason::PortClosed);
+    }
+
+    stages::addresses(&view, &mut lanes);
+    let came_in = lanes.goes(0);
+    stages::ingress_acl(&view, &mut lanes);
+    stages::ttl(&mut lanes);
+    stages::routes(&view, &mut lanes);
+    stages::next_hops(&view, &mut lanes);
+    stages::mtu(&mut lanes);
+    let goes_out = lanes.goes(0);
+    stages::egress_acl(&view, &mut lanes);
+
+    let next = lanes.next[0];
+    let (fate, reason) = match lanes.verdict[0] {
+        Verdict::Go => (Fate::Forward, None),
+        Verdict::Drop(Reason::Local) => (Fate::Local, Some(Reason::Local)),
+        Verdict::Drop(reason) => (Fate::Drop, Some(reason)),
+        Verdict::Answer(reason) => {
+            // As of a frame to the port itself: the steering program passes no other one.
+            let due = icmp::due(icmp::answer(reason, headers, next.mtu), headers, &[0]);
+            (if due { Fate::Reply } else { Fate::Drop }, Some(reason))
+        }
+    };
+    let has_list = |id, direction: fn(&crate::tables::Port) -> bool| direction(shared.port(&online, id));
+    Explanation {
+        fate,
+        reason,
+        ingress_rule: (came_in && view.port.ingress.is_some()).then_some(lanes.ingress[0]),
+        egress_rule: (goes_out && has_list(next.egress, |port| port.egress.is_some())).then_some(lanes.egress[0]),
+        route: fib.lookup(headers.destination()),
+        member: next.adj.and_then(|adj| Some((adj, *fib.adjacency(adj)?))),
+        egress_port: (!matches!(next.link, Link::Never(_))).then_some(next.egress),
+        resolved: matches!(next.link, Link::Ready { .. }),
+    }
+}

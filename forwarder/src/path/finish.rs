@@ -1,0 +1,213 @@
+//! The end of a packet's way: it departs, waits for its neighbour, is answered, or is dropped and counted.
+
+use std::time::Instant;
+
+use super::lanes::{Link, NextHop, Verdict};
+use super::stages::{self, View};
+use super::{Departure, Kind, Outcome, rewrite};
+use crate::counters::WorkerCounters;
+use crate::fib::GroupId;
+use crate::frame::{Frame, Memory};
+use crate::hold::{Held, Hold};
+use crate::icmp::{self, Bucket};
+use crate::reason::Reason;
+use crate::tables::{NeighbourRequest, Shared};
+
+/// What a worker keeps from one burst to the next.
+#[derive(Debug)]
+pub(super) struct Finish {
+    pub(super) hold: Hold,
+    icmp: Bucket,
+    /// Identification of the next IPv4 answer (RFC 6864 4.1 asks for uniqueness only where it is fragmented).
+    id: u16,
+}
+
+/// This worker's counters. The view's worker is always known here: only `explain` has none, and ends before.
+pub(super) fn counters<'a>(view: &View<'a>) -> &'a WorkerCounters {
+    view.shared.counters().worker(view.worker.unwrap_or(0))
+}
+
+/// Nanoseconds of the worker's clock, read anew. Only packets that do not simply pass on need it.
+fn now(shared: &Shared) -> u64 {
+    shared.counters().nanoseconds(Instant::now())
+}
+
+impl Finish {
+    pub(super) fn new(shared: &Shared) -> Self {
+        Self { hold: Hold::new(), icmp: Bucket::new(shared.icmp()), id: 0 }
+    }
+
+    /// A packet that has passed all stages, or was stopped by one: `next` is its next hop, if it came so far.
+    #[inline]
+    pub(super) fn packet(
+        &mut self,
+        view: &View<'_>,
+        mem: &mut impl Memory,
+        packet: Held,
+        verdict: Verdict,
+        next: &NextHop,
+        hash: u32,
+        out: &mut Outcome,
+    ) {
+        match (verdict, next.link) {
+            (Verdict::Go, Link::Ready { .. }) => self.depart(view, mem, packet, next, hash, out),
+            (Verdict::Go, Link::Waiting) => self.wait(view, packet, next, out),
+            (Verdict::Go, Link::Never(Verdict::Drop(reason))) | (Verdict::Drop(reason), _) => {
+                discard(view, packet, reason, out);
+            }
+            (Verdict::Go, Link::Never(Verdict::Answer(reason))) | (Verdict::Answer(reason), _) => {
+                if reason == Reason::NeighbourUnresolved && next.ifindex != 0 {
+                    // The kernel gave up; it may try again, but not for every packet.
+                    self.hold.ask_again(view.shared, neighbour(next), now(view.shared));
+                }
+                self.answer(view, mem, packet, reason, next.mtu, out);
+            }
+            // No stage leaves a next hop like this behind; a packet without a way on has no route.
+            (Verdict::Go, Link::Never(Verdict::Go)) => discard(view, packet, Reason::NoRoute, out),
+        }
+    }
+
+    /// Rewrites the packet and hands it over to be sent.
+    #[inline]
+    fn depart(
+        &mut self,
+        view: &View<'_>,
+        mem: &mut impl Memory,
+        mut packet: Held,
+        next: &NextHop,
+        hash: u32,
+        out: &mut Outcome,
+    ) {
+        let Link::Ready { dst, src } = next.link else { return discard(view, packet, Reason::NoRoute, out) };
+        let bytes = mem.data_mut(&mut packet.frame);
+        rewrite::ethernet(bytes, dst, src);
+        if packet.kind == Kind::Transit {
+            rewrite::ttl(bytes, &packet.headers);
+        }
+        if let Some(adj) = next.adj {
+            view.shared.routes().mark_used(adj);
+        }
+        out.tx.push(Departure {
+            frame: packet.frame,
+            ingress: packet.ingress,
+            egress: next.egress,
+            hash,
+            kind: packet.kind,
+            len: packet.len,
+        });
+    }
+
+    /// Holds the packet while its neighbour is being resolved.
+    fn wait(&mut self, view: &View<'_>, packet: Held, next: &NextHop, out: &mut Outcome) {
+        let ingress = packet.ingress;
+        match self.hold.push(view.shared, neighbour(next), packet, now(view.shared)) {
+            Ok(()) => counters(view).held(ingress),
+            Err(packet) => discard(view, packet, Reason::HoldFull, out),
+        }
+    }
+
+    /// Answers the packet, if an answer is due and there is a way for it; else it is dropped. Answers are routed like
+    /// any packet but pass no access list: they are the node's own.
+    fn answer(
+        &mut self,
+        view: &View<'_>,
+        mem: &mut impl Memory,
+        mut packet: Held,
+        reason: Reason,
+        mtu: u32,
+        out: &mut Outcome,
+    ) {
+        let about = packet.headers;
+        let answer = icmp::answer(reason, &about, mtu);
+        if packet.kind == Kind::Originated || !icmp::due(answer, &about, mem.data(&packet.frame)) {
+            return discard(view, packet, reason, out);
+        }
+        let routes = view.shared.routes();
+        let Some(group) = routes.lookup(view.online, about.family, about.src) else {
+            return discard(view, packet, reason, out);
+        };
+        let hash = routes.hash(&icmp::headers(answer, &about, 0));
+        let next = stages::next_hop(view, group.0, &icmp::headers(answer, &about, 0), hash);
+        if matches!(next.link, Link::Never(_)) {
+            return discard(view, packet, reason, out);
+        }
+        let prefsrc = routes.group(view.online, GroupId(group.0)).and_then(|image| image.prefsrc);
+        let egress = view.shared.port(view.online, next.egress);
+        let Some(source) = icmp::source(&about, view.port, prefsrc, egress) else {
+            return discard(view, packet, reason, out);
+        };
+        if !self.icmp.take(now(view.shared)) {
+            return discard(view, packet, Reason::IcmpRateLimited, out);
+        }
+        let to = icmp::headers(answer, &about, source);
+        let Some((len, to)) = icmp::write(answer, mem.room_mut(&mut packet.frame), &about, &to, self.id) else {
+            return discard(view, packet, reason, out);
+        };
+        self.id = self.id.wrapping_add(1);
+        mem.set_len(&mut packet.frame, len);
+        counters(view).answered(packet.ingress, reason);
+        let reply =
+            Held { headers: to, egress: next.egress, kind: Kind::Originated, len: len as u32, ..packet };
+        match next.link {
+            Link::Ready { .. } => self.depart(view, mem, reply, &next, hash, out),
+            _ => self.wait(view, reply, &next, out),
+        }
+    }
+
+    /// Sends a packet on that has waited: its way is looked up again, and a list that it has not passed yet is asked.
+    pub(super) fn onward(
+        &mut self,
+        view: &View<'_>,
+        mem: &mut impl Memory,
+        packet: Held,
+        out: &mut Outcome,
+    ) {
+        let (next, hash) = way(view, &packet.headers);
+        let mut verdict = Verdict::Go;
+        if packet.kind == Kind::Transit && !matches!(next.link, Link::Never(_)) {
+            verdict = stages::fits(&packet.headers, next.mtu);
+            if verdict == Verdict::Go && next.egress != packet.egress {
+                verdict = stages::egress_again(view, &packet.headers, next.egress, packet.len);
+            }
+        }
+        self.packet(view, mem, Held { egress: next.egress, ..packet }, verdict, &next, hash, out);
+    }
+
+    /// A packet whose neighbour did not resolve in time.
+    pub(super) fn late(&mut self, view: &View<'_>, mem: &mut impl Memory, packet: Held, out: &mut Outcome) {
+        self.answer(view, mem, packet, Reason::NeighbourUnresolved, 0, out);
+    }
+}
+
+/// The way of one packet as the tables are now, and its flow's hash.
+pub(super) fn way(view: &View<'_>, headers: &classifier::packet::Headers) -> (NextHop, u32) {
+    let routes = view.shared.routes();
+    let hash = routes.hash(headers);
+    let next = match routes.lookup(view.online, headers.family, headers.dst) {
+        Some(group) => stages::next_hop(view, group.0, headers, hash),
+        None => NextHop::never(Verdict::Answer(Reason::NoRoute)),
+    };
+    (next, hash)
+}
+
+pub(super) fn neighbour(next: &NextHop) -> NeighbourRequest {
+    NeighbourRequest { ifindex: next.ifindex, address: next.neighbour }
+}
+
+/// Drops a packet: counted once, with its one reason, and its frame is free again.
+pub(super) fn discard(view: &View<'_>, packet: Held, reason: Reason, out: &mut Outcome) {
+    drop_frame(view, packet.frame, packet.len, packet.ingress, reason, out);
+}
+
+/// [`discard`] for a frame that never became a packet.
+pub(super) fn drop_frame(
+    view: &View<'_>,
+    frame: Frame,
+    len: u32,
+    ingress: crate::settings::PortId,
+    reason: Reason,
+    out: &mut Outcome,
+) {
+    counters(view).dropped(ingress, reason, len as usize);
+    out.free.push(frame);
+}
