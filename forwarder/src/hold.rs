@@ -64,7 +64,10 @@ pub(crate) enum Fate {
 
 impl Hold {
     pub(crate) fn new() -> Self {
-        let nobody = NeighbourRequest { ifindex: 0, address: std::net::Ipv4Addr::UNSPECIFIED.into() };
+        let nobody = NeighbourRequest {
+            ifindex: 0,
+            address: std::net::Ipv4Addr::UNSPECIFIED.into(),
+        };
         let entry = || Entry {
             neighbour: nobody,
             since: 0,
@@ -92,7 +95,9 @@ impl Hold {
         packet: Held,
         now: u64,
     ) -> Result<(), Held> {
-        let at = self.entries[..self.live].iter().position(|entry| entry.neighbour == neighbour);
+        let at = self.entries[..self.live]
+            .iter()
+            .position(|entry| entry.neighbour == neighbour);
         if at.is_some_and(|at| self.entries[at].packets.len() >= MAX_HELD_EACH) {
             return Err(packet);
         }
@@ -142,7 +147,10 @@ impl Hold {
             let late = now.saturating_sub(entry.since) >= TIMEOUT;
             let before = entry.packets.len();
             let neighbour = entry.neighbour;
-            for packet in entry.packets.extract_if(.., |held| late || fate(held, &neighbour) == Fate::Release) {
+            for packet in entry
+                .packets
+                .extract_if(.., |held| late || fate(held, &neighbour) == Fate::Release)
+            {
                 out.push((packet, late));
             }
             let gone = before - entry.packets.len();
@@ -160,12 +168,20 @@ impl Hold {
     }
 
     /// Takes out every packet that `which` chooses.
-    pub(crate) fn take(&mut self, shared: &Shared, mut which: impl FnMut(&Held) -> bool, mut out: impl FnMut(Held)) {
+    pub(crate) fn take(
+        &mut self,
+        shared: &Shared,
+        mut which: impl FnMut(&Held) -> bool,
+        mut out: impl FnMut(Held),
+    ) {
         let mut at = 0;
         while at < self.live {
             let entry = &mut self.entries[at];
             let before = entry.packets.len();
-            entry.packets.extract_if(.., |held| which(held)).for_each(&mut out);
+            entry
+                .packets
+                .extract_if(.., |held| which(held))
+                .for_each(&mut out);
             let gone = before - entry.packets.len();
             self.packets -= gone;
             shared.held.fetch_sub(gone, Relaxed);

@@ -10,9 +10,7 @@ use crossbeam::queue::ArrayQueue;
 use crate::acl::Instance;
 use crate::counters::Counters;
 use crate::fib::{Fib, Routes};
-use crate::settings::{
-    AntiSpoof, Direction, MAX_PORTS, MacAddr, PortAttrs, PortId, PortSpec, Role, Settings,
-};
+use crate::settings::{AntiSpoof, Direction, MAX_PORTS, MacAddr, PortAttrs, PortId, PortSpec, Settings};
 
 /// Packets that may wait for neighbours, all workers together.
 pub const MAX_HELD: usize = 512;
@@ -39,7 +37,6 @@ pub(crate) struct Port {
     /// Closed ports receive nothing and nothing is sent to them.
     pub(crate) open: bool,
     pub(crate) ifindex: u32,
-    pub(crate) role: Role,
     pub(crate) mac: MacAddr,
     pub(crate) mtu: u32,
     pub(crate) up: bool,
@@ -56,7 +53,6 @@ impl Port {
         Self {
             open: false,
             ifindex: 0,
-            role: Role::Uplink,
             mac: [0; 6],
             mtu: 0,
             up: false,
@@ -155,7 +151,6 @@ impl Shared {
             *port = Port {
                 open: true,
                 ifindex: spec.ifindex,
-                role: spec.role,
                 fix_checksums: spec.fix_checksums,
                 anti_spoof: spec.anti_spoof,
                 ..Port::closed()
@@ -231,5 +226,7 @@ impl Shared {
 
 /// Adds one to a count that workers share, unless it has reached its limit.
 fn take_one(count: &AtomicUsize, limit: usize) -> bool {
-    count.fetch_update(Relaxed, Relaxed, |now| (now < limit).then_some(now + 1)).is_ok()
+    count
+        .fetch_update(Relaxed, Relaxed, |now| (now < limit).then_some(now + 1))
+        .is_ok()
 }

@@ -19,8 +19,8 @@ use classifier::packet::Headers;
 use classifier::qsbr::Domain;
 
 pub use adjacency::{AdjId, AdjState, Adjacency};
-pub(crate) use group::{Image, Target};
 pub use group::{Group, GroupId, Member};
+pub(crate) use group::{Image, Target};
 pub use routes::Routes;
 pub(crate) use routes::TableReaders;
 

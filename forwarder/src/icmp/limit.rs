@@ -22,13 +22,21 @@ impl Bucket {
         let cost = SECOND.checked_div(limit.rate.into()).map(|cost| cost.max(1));
         // A burst of zero would never let the rate through either.
         let most = cost.unwrap_or(0).saturating_mul(limit.burst.max(1).into());
-        Self { cost, most, saved: most, last: 0 }
+        Self {
+            cost,
+            most,
+            saved: most,
+            last: 0,
+        }
     }
 
     /// Whether one more answer may be sent at that time, in nanoseconds of any clock that does not go back.
     pub(crate) fn take(&mut self, now: u64) -> bool {
         let Some(cost) = self.cost else { return false };
-        self.saved = self.saved.saturating_add(now.saturating_sub(self.last)).min(self.most);
+        self.saved = self
+            .saved
+            .saturating_add(now.saturating_sub(self.last))
+            .min(self.most);
         self.last = self.last.max(now);
         let enough = self.saved >= cost;
         if enough {
@@ -48,18 +56,38 @@ mod tests {
 
     #[test]
     fn a_burst_then_the_rate() {
-        let mut bucket = Bucket::new(IcmpLimit { rate: 1000, burst: 100 });
+        let mut bucket = Bucket::new(IcmpLimit {
+            rate: 1000,
+            burst: 100,
+        });
         assert_eq!(taken(&mut bucket, 0, 500), 100);
         assert_eq!(taken(&mut bucket, SECOND / 100, 500), 10);
-        assert_eq!(taken(&mut bucket, SECOND / 200, 500), 0, "a clock that goes back gives nothing");
-        assert_eq!(taken(&mut bucket, 3600 * SECOND, 500), 100, "no more than the burst is saved up");
+        assert_eq!(
+            taken(&mut bucket, SECOND / 200, 500),
+            0,
+            "a clock that goes back gives nothing"
+        );
+        assert_eq!(
+            taken(&mut bucket, 3600 * SECOND, 500),
+            100,
+            "no more than the burst is saved up"
+        );
     }
 
     #[test]
     fn limits_at_their_ends() {
-        assert_eq!(taken(&mut Bucket::new(IcmpLimit { rate: 0, burst: 9 }), SECOND, 9), 0);
-        assert_eq!(taken(&mut Bucket::new(IcmpLimit { rate: 5, burst: 0 }), SECOND, 9), 1);
-        let mut most = Bucket::new(IcmpLimit { rate: u32::MAX, burst: u32::MAX });
+        assert_eq!(
+            taken(&mut Bucket::new(IcmpLimit { rate: 0, burst: 9 }), SECOND, 9),
+            0
+        );
+        assert_eq!(
+            taken(&mut Bucket::new(IcmpLimit { rate: 5, burst: 0 }), SECOND, 9),
+            1
+        );
+        let mut most = Bucket::new(IcmpLimit {
+            rate: u32::MAX,
+            burst: u32::MAX,
+        });
         assert_eq!(taken(&mut most, SECOND, 1000), 1000);
     }
 }

@@ -51,7 +51,11 @@ pub(crate) fn answer(reason: Reason, headers: &Headers, mtu: u32) -> Answer {
             // RFC 792: time exceeded in transit.
             Reason::TtlExceeded => error(11, 0),
             // RFC 1191 4: fragmentation needed, with the MTU in the low half of the second word.
-            Reason::MtuExceeded => Answer::Error(Error { kind: 3, code: 4, word: mtu.min(0xffff) }),
+            Reason::MtuExceeded => Answer::Error(Error {
+                kind: 3,
+                code: 4,
+                word: mtu.min(0xffff),
+            }),
             // RFC 1812 5.2.7.1: communication administratively prohibited.
             Reason::Prohibit | Reason::AclRejectIngress | Reason::AclRejectEgress => error(3, 13),
             // RFC 1812 5.2.7.1: network unreachable where there is no route, host unreachable where the way ends here.
@@ -62,7 +66,11 @@ pub(crate) fn answer(reason: Reason, headers: &Headers, mtu: u32) -> Answer {
             // RFC 4443 3.3: hop limit exceeded in transit.
             Reason::TtlExceeded => error(3, 0),
             // RFC 4443 3.2: packet too big.
-            Reason::MtuExceeded => Answer::Error(Error { kind: 2, code: 0, word: mtu }),
+            Reason::MtuExceeded => Answer::Error(Error {
+                kind: 2,
+                code: 0,
+                word: mtu,
+            }),
             // RFC 4443 3.1: communication administratively prohibited.
             Reason::Prohibit | Reason::AclRejectIngress | Reason::AclRejectEgress => error(1, 1),
             // RFC 4443 3.1: no route; the kernel says the same for routes of type unreachable (ip6_pkt_discard).
@@ -151,5 +159,12 @@ pub(crate) fn write(
         (Answer::Reset, _) => reset::reset(room, about, to, id)?,
     };
     let len = (end - about.l3 as usize) as u16;
-    Some((end, Headers { l4: l4 as u16, len, ..*to }))
+    Some((
+        end,
+        Headers {
+            l4: l4 as u16,
+            len,
+            ..*to
+        },
+    ))
 }

@@ -31,7 +31,12 @@ pub(super) fn reset(room: &mut [u8], about: &Headers, to: &Headers, id: u16) -> 
     };
 
     let l3 = about.l3 as usize;
-    let l4 = l3 + if about.family == Family::V4 { v4::IP } else { v6::IP };
+    let l4 = l3
+        + if about.family == Family::V4 {
+            v4::IP
+        } else {
+            v6::IP
+        };
     let end = l4 + TCP;
     let tcp = room.get_mut(l4..end)?;
     tcp[0..2].copy_from_slice(&to.sport.to_be_bytes());

@@ -9,7 +9,12 @@ use crate::tables::Port;
 /// The address to answer from: the ingress port's own (RFC 1812 4.3.2.4, RFC 4443 2.2 (b)), or where the port has none
 /// the one that the kernel would use towards the sender: the route's preferred source, then the egress port's.
 /// `None` when the node has no address of that family.
-pub(crate) fn source(about: &Headers, ingress: &Port, prefsrc: Option<IpAddr>, egress: &Port) -> Option<u128> {
+pub(crate) fn source(
+    about: &Headers,
+    ingress: &Port,
+    prefsrc: Option<IpAddr>,
+    egress: &Port,
+) -> Option<u128> {
     match about.family {
         Family::V4 => {
             let preferred = match prefsrc {
@@ -24,7 +29,9 @@ pub(crate) fn source(about: &Headers, ingress: &Port, prefsrc: Option<IpAddr>, e
                 Some(IpAddr::V6(address)) => Some(address.to_bits()),
                 _ => None,
             };
-            nearest(ingress, about.src).or(preferred).or_else(|| nearest(egress, about.src))
+            nearest(ingress, about.src)
+                .or(preferred)
+                .or_else(|| nearest(egress, about.src))
         }
     }
 }
@@ -35,7 +42,10 @@ fn nearest(port: &Port, destination: u128) -> Option<u128> {
     let mut best: Option<(bool, u32, u128)> = None;
     for address in &port.icmp6_sources {
         let bits = address.to_bits();
-        let rank = (!address.is_unicast_link_local(), (bits ^ destination).leading_zeros());
+        let rank = (
+            !address.is_unicast_link_local(),
+            (bits ^ destination).leading_zeros(),
+        );
         if best.is_none_or(|(global, common, _)| rank > (global, common)) {
             best = Some((rank.0, rank.1, bits));
         }

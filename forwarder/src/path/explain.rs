@@ -97,8 +97,9 @@ pub fn explain(shared: &Shared, fib: &Fib, headers: &Headers, port: PortId) -> E
         fate,
         reason,
         ingress_rule: (came_in && view.port.ingress.is_some()).then_some(lanes.ingress[0]),
-        egress_rule: (goes_out && has_list(next.egress, |port| port.egress.is_some())).then_some(lanes.egress[0]),
-        route: fib.lookup(headers.destination()),
+        egress_rule: (goes_out && has_list(next.egress, |port| port.egress.is_some()))
+            .then_some(lanes.egress[0]),
+        route: fib.lookup(stages::address(headers.family, headers.dst)),
         member: next.adj.and_then(|adj| Some((adj, *fib.adjacency(adj)?))),
         egress_port: (!matches!(next.link, Link::Never(_))).then_some(next.egress),
         resolved: matches!(next.link, Link::Ready { .. }),

@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use classifier::packet::Headers;
+
 use super::lanes::{Link, NextHop, Verdict};
 use super::stages::{self, View};
 use super::{Departure, Kind, Outcome, rewrite};
@@ -34,7 +36,11 @@ fn now(shared: &Shared) -> u64 {
 
 impl Finish {
     pub(super) fn new(shared: &Shared) -> Self {
-        Self { hold: Hold::new(), icmp: Bucket::new(shared.icmp()), id: 0 }
+        Self {
+            hold: Hold::new(),
+            icmp: Bucket::new(shared.icmp()),
+            id: 0,
+        }
     }
 
     /// A packet that has passed all stages, or was stopped by one: `next` is its next hop, if it came so far.
@@ -46,11 +52,10 @@ impl Finish {
         packet: Held,
         verdict: Verdict,
         next: &NextHop,
-        hash: u32,
         out: &mut Outcome,
     ) {
         match (verdict, next.link) {
-            (Verdict::Go, Link::Ready { .. }) => self.depart(view, mem, packet, next, hash, out),
+            (Verdict::Go, Link::Ready { .. }) => self.depart(view, mem, packet, next, out),
             (Verdict::Go, Link::Waiting) => self.wait(view, packet, next, out),
             (Verdict::Go, Link::Never(Verdict::Drop(reason))) | (Verdict::Drop(reason), _) => {
                 discard(view, packet, reason, out);
@@ -58,7 +63,8 @@ impl Finish {
             (Verdict::Go, Link::Never(Verdict::Answer(reason))) | (Verdict::Answer(reason), _) => {
                 if reason == Reason::NeighbourUnresolved && next.ifindex != 0 {
                     // The kernel gave up; it may try again, but not for every packet.
-                    self.hold.ask_again(view.shared, neighbour(next), now(view.shared));
+                    self.hold
+                        .ask_again(view.shared, neighbour(next), now(view.shared));
                 }
                 self.answer(view, mem, packet, reason, next.mtu, out);
             }
@@ -75,10 +81,11 @@ impl Finish {
         mem: &mut impl Memory,
         mut packet: Held,
         next: &NextHop,
-        hash: u32,
         out: &mut Outcome,
     ) {
-        let Link::Ready { dst, src } = next.link else { return discard(view, packet, Reason::NoRoute, out) };
+        let Link::Ready { dst, src } = next.link else {
+            return discard(view, packet, Reason::NoRoute, out);
+        };
         let bytes = mem.data_mut(&mut packet.frame);
         rewrite::ethernet(bytes, dst, src);
         if packet.kind == Kind::Transit {
@@ -91,7 +98,7 @@ impl Finish {
             frame: packet.frame,
             ingress: packet.ingress,
             egress: next.egress,
-            hash,
+            hash: next.hash,
             kind: packet.kind,
             len: packet.len,
         });
@@ -100,7 +107,10 @@ impl Finish {
     /// Holds the packet while its neighbour is being resolved.
     fn wait(&mut self, view: &View<'_>, packet: Held, next: &NextHop, out: &mut Outcome) {
         let ingress = packet.ingress;
-        match self.hold.push(view.shared, neighbour(next), packet, now(view.shared)) {
+        match self
+            .hold
+            .push(view.shared, neighbour(next), packet, now(view.shared))
+        {
             Ok(()) => counters(view).held(ingress),
             Err(packet) => discard(view, packet, Reason::HoldFull, out),
         }
@@ -126,12 +136,13 @@ impl Finish {
         let Some(group) = routes.lookup(view.online, about.family, about.src) else {
             return discard(view, packet, reason, out);
         };
-        let hash = routes.hash(&icmp::headers(answer, &about, 0));
-        let next = stages::next_hop(view, group.0, &icmp::headers(answer, &about, 0), hash);
+        let next = stages::next_hop(view, group.0, &icmp::headers(answer, &about, 0));
         if matches!(next.link, Link::Never(_)) {
             return discard(view, packet, reason, out);
         }
-        let prefsrc = routes.group(view.online, GroupId(group.0)).and_then(|image| image.prefsrc);
+        let prefsrc = routes
+            .group(view.online, GroupId(group.0))
+            .and_then(|image| image.prefsrc);
         let egress = view.shared.port(view.online, next.egress);
         let Some(source) = icmp::source(&about, view.port, prefsrc, egress) else {
             return discard(view, packet, reason, out);
@@ -140,29 +151,29 @@ impl Finish {
             return discard(view, packet, Reason::IcmpRateLimited, out);
         }
         let to = icmp::headers(answer, &about, source);
-        let Some((len, to)) = icmp::write(answer, mem.room_mut(&mut packet.frame), &about, &to, self.id) else {
+        let Some((len, to)) = icmp::write(answer, mem.room_mut(&mut packet.frame), &about, &to, self.id)
+        else {
             return discard(view, packet, reason, out);
         };
         self.id = self.id.wrapping_add(1);
         mem.set_len(&mut packet.frame, len);
         counters(view).answered(packet.ingress, reason);
-        let reply =
-            Held { headers: to, egress: next.egress, kind: Kind::Originated, len: len as u32, ..packet };
+        let reply = Held {
+            headers: to,
+            egress: next.egress,
+            kind: Kind::Originated,
+            len: len as u32,
+            ..packet
+        };
         match next.link {
-            Link::Ready { .. } => self.depart(view, mem, reply, &next, hash, out),
+            Link::Ready { .. } => self.depart(view, mem, reply, &next, out),
             _ => self.wait(view, reply, &next, out),
         }
     }
 
     /// Sends a packet on that has waited: its way is looked up again, and a list that it has not passed yet is asked.
-    pub(super) fn onward(
-        &mut self,
-        view: &View<'_>,
-        mem: &mut impl Memory,
-        packet: Held,
-        out: &mut Outcome,
-    ) {
-        let (next, hash) = way(view, &packet.headers);
+    pub(super) fn onward(&mut self, view: &View<'_>, mem: &mut impl Memory, packet: Held, out: &mut Outcome) {
+        let next = way(view, &packet.headers);
         let mut verdict = Verdict::Go;
         if packet.kind == Kind::Transit && !matches!(next.link, Link::Never(_)) {
             verdict = stages::fits(&packet.headers, next.mtu);
@@ -170,7 +181,17 @@ impl Finish {
                 verdict = stages::egress_again(view, &packet.headers, next.egress, packet.len);
             }
         }
-        self.packet(view, mem, Held { egress: next.egress, ..packet }, verdict, &next, hash, out);
+        self.packet(
+            view,
+            mem,
+            Held {
+                egress: next.egress,
+                ..packet
+            },
+            verdict,
+            &next,
+            out,
+        );
     }
 
     /// A packet whose neighbour did not resolve in time.
@@ -179,19 +200,20 @@ impl Finish {
     }
 }
 
-/// The way of one packet as the tables are now, and its flow's hash.
-pub(super) fn way(view: &View<'_>, headers: &classifier::packet::Headers) -> (NextHop, u32) {
+/// The way of one packet as the tables are now.
+pub(super) fn way(view: &View<'_>, headers: &Headers) -> NextHop {
     let routes = view.shared.routes();
-    let hash = routes.hash(headers);
-    let next = match routes.lookup(view.online, headers.family, headers.dst) {
-        Some(group) => stages::next_hop(view, group.0, headers, hash),
+    match routes.lookup(view.online, headers.family, headers.dst) {
+        Some(group) => stages::next_hop(view, group.0, headers),
         None => NextHop::never(Verdict::Answer(Reason::NoRoute)),
-    };
-    (next, hash)
+    }
 }
 
 pub(super) fn neighbour(next: &NextHop) -> NeighbourRequest {
-    NeighbourRequest { ifindex: next.ifindex, address: next.neighbour }
+    NeighbourRequest {
+        ifindex: next.ifindex,
+        address: next.neighbour,
+    }
 }
 
 /// Drops a packet: counted once, with its one reason, and its frame is free again.

@@ -47,6 +47,8 @@ pub(crate) struct NextHop {
     pub(crate) neighbour: IpAddr,
     /// Largest IP packet that goes this way.
     pub(crate) mtu: u32,
+    /// The flow's hash.
+    pub(crate) hash: u32,
     pub(crate) link: Link,
 }
 
@@ -59,6 +61,7 @@ impl NextHop {
             ifindex: 0,
             neighbour: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             mtu: 0,
+            hash: 0,
             link: Link::Never(verdict),
         }
     }
@@ -79,7 +82,6 @@ pub(crate) struct Lanes {
     pub(crate) egress: [Match; BURST],
     /// The group number of the route.
     pub(crate) group: [u32; BURST],
-    pub(crate) hash: [u32; BURST],
     pub(crate) next: [NextHop; BURST],
     /// Headers gathered for one egress list.
     pub(crate) gathered: Vec<Headers>,
@@ -95,7 +97,6 @@ impl Lanes {
             ingress: [Match::default(); BURST],
             egress: [Match::default(); BURST],
             group: [NO_ROUTE; BURST],
-            hash: [0; BURST],
             next: [NextHop::never(Verdict::Go); BURST],
             gathered: Vec::with_capacity(BURST),
         }
@@ -104,7 +105,10 @@ impl Lanes {
     /// Starts a burst.
     pub(crate) fn clear(&mut self) {
         self.headers.clear();
-        debug_assert!(self.frames.is_empty(), "a burst ends with every frame somewhere else");
+        debug_assert!(
+            self.frames.is_empty(),
+            "a burst ends with every frame somewhere else"
+        );
     }
 
     /// Adds a packet that has passed validation.

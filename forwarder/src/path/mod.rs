@@ -154,7 +154,13 @@ impl Path {
     ) {
         // Packets that waited go first: they are older.
         self.release(mem, online, out);
-        let Self { worker, shared, lanes, finish, .. } = self;
+        let Self {
+            worker,
+            shared,
+            lanes,
+            finish,
+            ..
+        } = self;
         let view = View::new(shared, online, port, Some(*worker));
 
         receive(&view, lanes, mem, rx, out);
@@ -167,11 +173,25 @@ impl Path {
         stages::mtu(lanes);
         stages::egress_acl(&view, lanes);
 
-        let Lanes { frames, headers, lens, verdict, next, hash, .. } = lanes;
+        let Lanes {
+            frames,
+            headers,
+            lens,
+            verdict,
+            next,
+            ..
+        } = lanes;
         for (lane, frame) in frames.drain(..).enumerate() {
             let (headers, len, egress) = (headers[lane], lens[lane], next[lane].egress);
-            let packet = Held { frame, headers, ingress: port, egress, kind: Kind::Transit, len };
-            finish.packet(&view, mem, packet, verdict[lane], &next[lane], hash[lane], out);
+            let packet = Held {
+                frame,
+                headers,
+                ingress: port,
+                egress,
+                kind: Kind::Transit,
+                len,
+            };
+            finish.packet(&view, mem, packet, verdict[lane], &next[lane], out);
         }
     }
 
@@ -190,7 +210,12 @@ impl Path {
 
     /// Drops the packets that wait: those that came in through `port`, or all of them.
     pub fn purge(&mut self, online: &Online<'_>, port: Option<PortId>, out: &mut Outcome) {
-        let Self { worker, shared, finish, .. } = self;
+        let Self {
+            worker,
+            shared,
+            finish,
+            ..
+        } = self;
         finish.hold.take(
             shared,
             |held| port.is_none_or(|port| held.ingress == port),
@@ -218,10 +243,16 @@ impl Path {
 
     #[cold]
     fn release_now(&mut self, mem: &mut impl Memory, online: &Online<'_>, clock: u64, out: &mut Outcome) {
-        let Self { worker, shared, finish, released, .. } = self;
+        let Self {
+            worker,
+            shared,
+            finish,
+            released,
+            ..
+        } = self;
         finish.hold.sweep(shared, clock, released, |held, neighbour| {
             let view = View::new(shared, online, held.ingress, Some(*worker));
-            let (next, _) = finish::way(&view, &held.headers);
+            let next = finish::way(&view, &held.headers);
             match next.link {
                 Link::Waiting if finish::neighbour(&next) == *neighbour => Fate::Wait,
                 _ => Fate::Release,

@@ -18,7 +18,9 @@ pub(super) fn ethernet(frame: &mut [u8], dst: MacAddr, src: MacAddr) {
 /// stopped packets that had none left.
 #[inline]
 pub(super) fn ttl(frame: &mut [u8], headers: &Headers) {
-    let Some(ip) = frame.get_mut(headers.l3 as usize..) else { return };
+    let Some(ip) = frame.get_mut(headers.l3 as usize..) else {
+        return;
+    };
     match headers.family {
         Family::V4 => checksum::decrement_ttl_v4(ip),
         Family::V6 => {

@@ -1,6 +1,8 @@
 //! The stages of a packet's way that only look at headers and tables: workers run them over bursts, `explain` over one
 //! packet. None of them touches a frame.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
 use classifier::acl::{Action, Match};
 use classifier::lpm::{BURST as LPM_BURST, NO_ROUTE};
 use classifier::packet::{Family, Headers, Malformed, Martian, martian};
@@ -35,7 +37,21 @@ impl<'a> View<'a> {
         id: PortId,
         worker: Option<usize>,
     ) -> View<'a> {
-        View { shared, online, id, port: shared.port(online, id), worker }
+        View {
+            shared,
+            online,
+            id,
+            port: shared.port(online, id),
+            worker,
+        }
+    }
+}
+
+/// An address as the control thread writes it.
+pub(crate) fn address(family: Family, address: u128) -> IpAddr {
+    match family {
+        Family::V4 => Ipv4Addr::from_bits(address as u32).into(),
+        Family::V6 => Ipv6Addr::from_bits(address).into(),
     }
 }
 
@@ -86,7 +102,9 @@ pub(crate) fn addresses(view: &View<'_>, lanes: &mut Lanes) {
 /// Whether a source with that route may come in through the port (RFC 3704 2.2 and 2.4).
 fn belongs(view: &View<'_>, group: GroupId) -> bool {
     let routes = view.shared.routes();
-    let Some(image) = routes.group(view.online, group) else { return false };
+    let Some(image) = routes.group(view.online, group) else {
+        return false;
+    };
     let strict = view.port.anti_spoof == AntiSpoof::Strict;
     match &image.target {
         Target::One(_) | Target::Many(_) if strict => image.members().iter().any(|adj| {
@@ -144,15 +162,16 @@ fn lookup(view: &View<'_>, headers: &[Headers], key: impl Fn(&Headers) -> u128, 
     for (slot, headers) in keys.iter_mut().zip(headers) {
         *slot = (headers.family, key(headers));
     }
-    view.shared.routes().lookup_burst(view.online, &keys[..headers.len()], groups);
+    view.shared
+        .routes()
+        .lookup_burst(view.online, &keys[..headers.len()], groups);
 }
 
 /// The group's member for each flow, and its adjacency.
 pub(crate) fn next_hops(view: &View<'_>, lanes: &mut Lanes) {
     for lane in 0..lanes.len() {
         if lanes.goes(lane) {
-            lanes.hash[lane] = view.shared.routes().hash(&lanes.headers[lane]);
-            let next = next_hop(view, lanes.group[lane], &lanes.headers[lane], lanes.hash[lane]);
+            let next = next_hop(view, lanes.group[lane], &lanes.headers[lane]);
             if let Link::Never(verdict) = next.link {
                 lanes.verdict[lane] = verdict;
             }
@@ -162,25 +181,34 @@ pub(crate) fn next_hops(view: &View<'_>, lanes: &mut Lanes) {
 }
 
 /// Where a packet with that route goes.
-pub(crate) fn next_hop(view: &View<'_>, group: u32, headers: &Headers, hash: u32) -> NextHop {
+pub(crate) fn next_hop(view: &View<'_>, group: u32, headers: &Headers) -> NextHop {
     let routes = view.shared.routes();
+    let hash = routes.hash(headers);
     let answer = |reason| NextHop::never(Verdict::Answer(reason));
     let drop = |reason| NextHop::never(Verdict::Drop(reason));
-    let Some(image) = routes.group(view.online, GroupId(group)) else { return answer(Reason::NoRoute) };
+    let Some(image) = routes.group(view.online, GroupId(group)) else {
+        return answer(Reason::NoRoute);
+    };
     match &image.target {
-        Target::One(adj) => by_adjacency(view, *adj),
-        Target::Many(buckets) => {
-            by_adjacency(view, buckets.pick(hash, |adj| routes.adjacency(view.online, adj).lost()))
-        }
-        Target::Glean { port: Some(port), ifindex } => by_port(
+        Target::One(adj) => by_adjacency(view, *adj, hash),
+        Target::Many(buckets) => by_adjacency(
+            view,
+            buckets.pick(hash, |adj| routes.adjacency(view.online, adj).lost()),
+            hash,
+        ),
+        Target::Glean {
+            port: Some(port),
+            ifindex,
+        } => by_port(
             view,
             *port,
             NextHop {
                 adj: None,
                 egress: *port,
                 ifindex: *ifindex,
-                neighbour: headers.destination(),
+                neighbour: address(headers.family, headers.dst),
                 mtu: 0,
+                hash,
                 link: Link::Waiting,
             },
         ),
@@ -193,7 +221,7 @@ pub(crate) fn next_hop(view: &View<'_>, group: u32, headers: &Headers, hash: u32
     }
 }
 
-fn by_adjacency(view: &View<'_>, adj: AdjId) -> NextHop {
+fn by_adjacency(view: &View<'_>, adj: AdjId, hash: u32) -> NextHop {
     let adjacency = view.shared.routes().adjacency(view.online, adj);
     let never = |reason| Link::Never(Verdict::Answer(reason));
     let next = NextHop {
@@ -202,6 +230,7 @@ fn by_adjacency(view: &View<'_>, adj: AdjId) -> NextHop {
         ifindex: adjacency.ifindex,
         neighbour: adjacency.neighbour,
         mtu: adjacency.mtu,
+        hash,
         link: match (adjacency.port, adjacency.state) {
             // An adjacency that was taken away has no device either.
             (None, _) if adjacency.ifindex != 0 => never(Reason::EgressNotAPort),
@@ -305,7 +334,13 @@ pub(crate) fn egress_again(view: &View<'_>, headers: &Headers, egress: PortId, l
         None => Verdict::Go,
         Some(list) => {
             let decision = list.image().classify(headers);
-            judged(view, list, decision, len, (Reason::AclEgress, Reason::AclRejectEgress))
+            judged(
+                view,
+                list,
+                decision,
+                len,
+                (Reason::AclEgress, Reason::AclRejectEgress),
+            )
         }
     }
 }
