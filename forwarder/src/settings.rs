@@ -2,7 +2,10 @@
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 use std::time::Duration;
+
+use crate::acl::Instance;
 
 /// An Ethernet address, in the order of the wire.
 pub type MacAddr = [u8; 6];
@@ -133,7 +136,7 @@ pub enum Direction {
 }
 
 /// A port to open. The device is looked up by `ifindex` in the network namespace of the calling thread.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct PortSpec {
     /// The device's name, as the kernel has it.
     pub name: String,
@@ -151,6 +154,10 @@ pub struct PortSpec {
     pub anti_spoof: AntiSpoof,
     /// What may change while the port is open.
     pub attrs: PortAttrs,
+    /// Access list for what comes in. It holds from the first frame on; `Dataplane::set_acl` replaces it later.
+    pub acl_ingress: Option<Arc<Instance>>,
+    /// Access list for what goes out, from the first frame on.
+    pub acl_egress: Option<Arc<Instance>>,
 }
 
 /// What may change about a port while it is open; the mirror learns it from the kernel.

@@ -144,7 +144,7 @@ impl Shared {
         &self.counters
     }
 
-    /// Opens a port for workers; its counters start at zero. Without access lists until they are set.
+    /// Opens a port for workers; its counters start at zero. Its access lists hold from the first frame on.
     pub fn open_port(&self, id: PortId, spec: &PortSpec) {
         self.counters.open(id);
         self.change(id, |port| {
@@ -153,6 +153,8 @@ impl Shared {
                 ifindex: spec.ifindex,
                 fix_checksums: spec.fix_checksums,
                 anti_spoof: spec.anti_spoof,
+                ingress: spec.acl_ingress.clone(),
+                egress: spec.acl_egress.clone(),
                 ..Port::closed()
             };
             port.set(&spec.attrs);
