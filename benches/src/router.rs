@@ -282,9 +282,12 @@ impl Margayd {
     }
 }
 
-/// A binary of the project, next to the one that runs.
+/// A binary of the project: in the folder that `MARGAY_BIN_DIR` names, or next to the one that runs.
 fn binary(name: &str) -> Result<PathBuf> {
-    let path = std::env::current_exe().context("own path")?.with_file_name(name);
+    let path = match std::env::var_os("MARGAY_BIN_DIR") {
+        Some(folder) => PathBuf::from(folder).join(name),
+        None => std::env::current_exe().context("own path")?.with_file_name(name),
+    };
     if path.exists() {
         return Ok(path);
     }

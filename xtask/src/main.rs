@@ -5,9 +5,11 @@
 //! cargo xtask test [FILTER]          unit tests, property tests and labs, or those whose names contain FILTER
 //! cargo xtask setup                  only install what the two need
 //! cargo xtask figures                measure what the labs do not assert: route to first packet, wake-up after idling
+//! cargo xtask bench forward          64-byte frames a second next to the kernel and DPDK's testpmd
 //! ```
 //! Each installs first what is missing, and says so. Standard library only: this must build where nothing else is there yet.
 
+mod bench_forward;
 mod demo;
 mod run;
 mod setup;
@@ -21,7 +23,8 @@ usage: cargo xtask COMMAND
   demo [--keep|--down]   watch two nodes forward between containers; --keep leaves it up, --down removes it
   test [FILTER]          run all tests, or those whose names contain FILTER
   setup                  install what the other commands need, and nothing else
-  figures                measure latencies in a lab and print them";
+  figures [OPTIONS]      measure latencies and the full table in a lab and print them
+  bench forward [OPTIONS]  64-byte frames a second next to the kernel and DPDK's testpmd";
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -35,7 +38,8 @@ fn main() -> ExitCode {
         ["test"] => test(None),
         ["test", filter] if !filter.starts_with('-') => test(Some(filter)),
         ["setup"] => setup::install(&[setup::BUILD, setup::NETWORK, setup::DEMO, setup::LABS]),
-        ["figures"] => figures(),
+        ["figures", ref options @ ..] => bench_forward::figures(options),
+        ["bench", "forward", ref options @ ..] => bench_forward::forward(options),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
             Ok(())
@@ -78,15 +82,4 @@ fn test(filter: Option<&str>) -> Result<(), Failure> {
         }
     }
     Ok(())
-}
-
-fn figures() -> Result<(), Failure> {
-    run::need_root("the figures are taken in network namespaces, with BPF programs")?;
-    setup::install(&[setup::BUILD, setup::NETWORK])?;
-    run::build_binaries()?;
-    let mut command = run::cargo();
-    command
-        .args(["run", "--quiet", "--package", "tests", "--bin", "figures"])
-        .env("MARGAY_BIN_DIR", run::binaries());
-    run::succeed(&mut command)
 }

@@ -51,11 +51,19 @@ pub const LABS: &[Need] = &[
     Need("busybox", Program("busybox")),
 ];
 
+/// What only the benchmarks next to other routers use.
+pub const PEERS: &[Need] = &[
+    Need("dpdk-dev", Program("dpdk-testpmd")),
+    Need("ethtool", Program("ethtool")),
+    Need("procps", Program("sysctl")),
+];
+
 /// Services that these packages would start: here at once, and at the next boot.
 const SERVICES: &[(&str, &str)] = &[
     ("bird2", "bird.service"),
     ("frr", "frr.service"),
     ("iperf3", "iperf3.service"),
+    ("dpdk-dev", "dpdk.service"),
 ];
 
 /// While packages are installed, Debian asks this program whether a service may be started; 101 means no. The script puts it there
