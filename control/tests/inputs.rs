@@ -1,0 +1,58 @@
+//! Text from outside never panics: noise, and good input with something changed.
+
+mod property;
+
+use property::samples::{CONFIGURATION, LISTS, REQUESTS};
+use proptest::prelude::*;
+
+/// The text with some bytes overwritten and cut off somewhere.
+fn changed(text: &str, changes: &[(prop::sample::Index, u8)], cut: prop::sample::Index) -> Vec<u8> {
+    let mut bytes = text.as_bytes().to_vec();
+    for (at, byte) in changes {
+        let at = at.index(bytes.len());
+        bytes[at] = *byte;
+    }
+    if cut.index(4) == 0 {
+        bytes.truncate(cut.index(bytes.len()));
+    }
+    bytes
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(500) })]
+
+    #[test]
+    fn noise(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        property::request(&bytes);
+        property::configuration(&String::from_utf8_lossy(&bytes));
+    }
+
+    #[test]
+    fn changed_requests(which in 0..REQUESTS.len(), changes in prop::collection::vec(any::<(prop::sample::Index, u8)>(), 0..4), cut: prop::sample::Index) {
+        property::request(&changed(REQUESTS[which], &changes, cut));
+    }
+
+    #[test]
+    fn changed_configurations(changes in prop::collection::vec(any::<(prop::sample::Index, u8)>(), 0..4), cut: prop::sample::Index) {
+        property::configuration(&String::from_utf8_lossy(&changed(CONFIGURATION, &changes, cut)));
+    }
+
+    #[test]
+    fn changed_lists(changes in prop::collection::vec(any::<(prop::sample::Index, u8)>(), 0..4), cut: prop::sample::Index) {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        property::access_lists(&changed(LISTS, &changes, cut), &dir.path().join("lists.toml"));
+    }
+}
+
+#[test]
+fn the_unchanged_inputs_are_good() {
+    control::config::parse(CONFIGURATION, std::path::Path::new("/etc/margay")).expect("a good configuration");
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let file = dir.path().join("lists.toml");
+    std::fs::write(&file, LISTS).expect("the file can be written");
+    let report = control::acl::check_files(&[file]);
+    assert!(report.errors.is_empty(), "{:?}", report.errors);
+    for request in &REQUESTS[..5] {
+        control::socket::parse_request(request.as_bytes()).expect("a good request");
+    }
+}

@@ -1,0 +1,54 @@
+//! Good inputs, to start from.
+
+/// Requests, the first five of them good.
+pub const REQUESTS: &[&str] = &[
+    r#"{"command": "status", "args": {}}"#,
+    r#"{"command": "route show", "args": {"table": 254, "diff_kernel": true}}"#,
+    r#"{"command": "route get", "args": {"address": "2001:db8::1"}}"#,
+    r#"{"command": "port set", "args": {"name": "eth1", "acl_ingress": "edge-in"}}"#,
+    r#"{"command": "monitor", "args": {"kinds": ["route", "drop"]}}"#,
+    r#"{"command": "explain", "args": {"from": "10.0.0.1", "to": "10.0.0.2", "in": "eth1", "proto": 6}}"#,
+];
+
+/// A good configuration.
+pub const CONFIGURATION: &str = r#"version = 1
+[runtime]
+profile = "adaptive"
+workers = [2, 3]
+frames = 16384
+stall_after = "100ms"
+[[port]]
+name = "eth1"
+role = "uplink"
+acl = { ingress = "edge-in", egress = "{port}-out" }
+[[port]]
+match = "cali*"
+role = "workload"
+[kernel]
+tables = [254, 100]
+[multipath]
+hash = "l4"
+[metrics]
+listen = "127.0.0.1:9469"
+"#;
+
+/// A good file of access lists.
+pub const LISTS: &str = r#"version = 1
+[sets.frontends]
+prefixes = ["10.1.0.0/24", "2001:db8:1::/64"]
+[[acl]]
+name = "edge-in"
+default = "deny"
+[[acl.rule]]
+action = "allow"
+proto = "tcp"
+src = ["@frontends", "192.0.2.7"]
+dport = [443, "8443-8450"]
+tcp_flags = "syn/syn,ack"
+[[acl.rule]]
+action = "reject"
+proto = "icmp"
+icmp = ["echo-request", "3/4"]
+fragment = "first"
+dscp = [46]
+"#;
