@@ -6,8 +6,6 @@
 mod limit;
 mod reset;
 mod source;
-#[cfg(test)]
-mod tests;
 mod v4;
 mod v6;
 
