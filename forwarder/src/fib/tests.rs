@@ -175,7 +175,7 @@ fn flows_spread_by_weight() {
         members,
         prefsrc: None,
     });
-    let mut flows = [0; 4];
+    let mut flows = [0i32; 4];
     for i in 0..10_000u32 {
         let mut packet = headers((i % 1000) as u16);
         packet.src += u128::from(i / 1000);
@@ -183,7 +183,7 @@ fn flows_spread_by_weight() {
     }
     for (got, due) in flows.iter().zip([1000, 2000, 3000, 4000]) {
         assert!(
-            (*got - due as i32).abs() < 200,
+            (*got - due).abs() < 200,
             "{flows:?}: shares within 2 percentage points"
         );
     }

@@ -3,6 +3,7 @@
 pub mod explain;
 mod finish;
 mod lanes;
+pub mod offline;
 mod prefetch;
 mod rewrite;
 mod stages;
