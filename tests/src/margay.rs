@@ -30,8 +30,11 @@ pub fn program(name: &str) -> PathBuf {
         .join(name)
 }
 
-/// What a lab does not say about `[runtime]`: few frames, because many daemons share the machine.
-const RUNTIME: &str = "[runtime]\nprofile = \"adaptive\"\nworkers = [0]\nframes = 4096\n";
+/// What a lab does not say about `[runtime]`: few frames, because many daemons share the machine, and much patience
+/// with workers that a busy machine does not schedule, because a lab that counts lost packets would count those that
+/// went to the kernel meanwhile.
+pub const RUNTIME: &str =
+    "[runtime]\nprofile = \"adaptive\"\nworkers = [0]\nframes = 4096\nstall_after = \"5s\"\n";
 
 impl Margay {
     /// Starts `margayd` on `host` and waits until it is ready. `ports` is the part of the configuration file that the lab cares

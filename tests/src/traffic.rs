@@ -15,6 +15,7 @@ pub struct Stream {
     stop: Arc<AtomicBool>,
     sent: Arc<AtomicU64>,
     received: Arc<AtomicU64>,
+    reordered: Arc<AtomicU64>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -25,6 +26,8 @@ pub struct Tally {
     pub sent: u64,
     /// Datagrams received, each counted once.
     pub received: u64,
+    /// Datagrams received after a later one of the same flow.
+    pub reordered: u64,
 }
 
 impl Tally {
@@ -49,7 +52,7 @@ impl Stream {
         );
         let receiver = to.enter(|| UdpSocket::bind(any)).expect("a UDP port is free");
         receiver
-            .set_read_timeout(Some(Duration::from_millis(100)))
+            .set_read_timeout(Some(Duration::from_millis(500)))
             .expect("a time limit can be set");
         let target = SocketAddr::new(
             address,
@@ -58,7 +61,8 @@ impl Stream {
         let senders: Vec<UdpSocket> = (0..flows)
             .map(|_| from.enter(|| UdpSocket::bind(any)).expect("a UDP port is free"))
             .collect();
-        let (stop, sent, received) = <(Arc<AtomicBool>, Arc<AtomicU64>, Arc<AtomicU64>)>::default();
+        let stop = Arc::<AtomicBool>::default();
+        let [sent, received, reordered] = std::array::from_fn(|_| Arc::<AtomicU64>::default());
         let send = {
             let (stop, sent) = (stop.clone(), sent.clone());
             std::thread::spawn(move || {
@@ -75,14 +79,19 @@ impl Stream {
             })
         };
         let receive = {
-            let (stop, received) = (stop.clone(), received.clone());
+            let (stop, received, reordered) = (stop.clone(), received.clone(), reordered.clone());
             std::thread::spawn(move || {
                 let mut seen = std::collections::HashSet::new();
-                let mut buffer = [0; 64];
+                let mut last = vec![0; flows];
+                let mut buffer = [0; 8];
                 loop {
                     match receiver.recv(&mut buffer) {
                         Ok(8) => {
-                            seen.insert(buffer[..8].to_vec());
+                            let number = u64::from_be_bytes(buffer);
+                            let last = &mut last[number as usize % flows];
+                            reordered.fetch_add(u64::from(number < *last), Ordering::Relaxed);
+                            *last = number;
+                            seen.insert(number);
                             received.store(seen.len() as u64, Ordering::Relaxed);
                         }
                         Err(error)
@@ -99,6 +108,7 @@ impl Stream {
             stop,
             sent,
             received,
+            reordered,
             threads: vec![send, receive],
         }
     }
@@ -110,6 +120,7 @@ impl Stream {
         Tally {
             sent: self.sent.load(Ordering::Relaxed).max(received),
             received,
+            reordered: self.reordered.load(Ordering::Relaxed),
         }
     }
 

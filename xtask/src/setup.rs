@@ -105,9 +105,10 @@ pub fn install(groups: &[&[Need]]) -> Result<(), Failure> {
         return Err(Failure(format!("apt-get could not install {list}:\n{tail}")));
     }
     for (package, service) in SERVICES.iter().filter(|(package, _)| missing.contains(package)) {
-        // Nobody asked for a routing daemon in this machine's own network, now or after the next boot.
-        if find("systemctl").is_some()
-            && run::capture(run::command("systemctl").args(["disable", service]))?.0
+        // Nobody asked for a routing daemon in this machine's own network, now or after the next boot. Debian's
+        // helper works with systemd and without.
+        if find("deb-systemd-helper").is_some()
+            && run::capture(run::command("deb-systemd-helper").args(["disable", service]))?.0
         {
             println!("xtask: {service} (of {package}) is neither started nor enabled");
         }
