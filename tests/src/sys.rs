@@ -135,3 +135,42 @@ fn check(answer: libc::c_int) -> io::Result<libc::c_int> {
         Ok(answer)
     }
 }
+
+/// Whether the BPF map with this id still exists anywhere in the kernel.
+///
+/// # Errors
+/// EPERM without the right to ask.
+pub fn bpf_map_exists(id: u32) -> io::Result<bool> {
+    bpf_id_exists(14, id) // BPF_MAP_GET_FD_BY_ID
+}
+
+/// Whether the BPF program with this id still exists anywhere in the kernel.
+///
+/// # Errors
+/// EPERM without the right to ask.
+pub fn bpf_program_exists(id: u32) -> io::Result<bool> {
+    bpf_id_exists(13, id) // BPF_PROG_GET_FD_BY_ID
+}
+
+fn bpf_id_exists(command: libc::c_int, id: u32) -> io::Result<bool> {
+    // `union bpf_attr` (linux/bpf.h) begins with the id for these two commands; what follows must be zero.
+    let attributes: [u32; 32] = std::array::from_fn(|word| if word == 0 { id } else { 0 });
+    // SAFETY: the pointer is to live memory of the length that is given, and the kernel only reads it.
+    let answer = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command,
+            attributes.as_ptr(),
+            size_of_val(&attributes),
+        )
+    };
+    if answer >= 0 {
+        // SAFETY: the kernel has just made this descriptor for us; dropping it closes it.
+        drop(unsafe { OwnedFd::from_raw_fd(answer as libc::c_int) });
+        return Ok(true);
+    }
+    match io::Error::last_os_error() {
+        error if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        error => Err(error),
+    }
+}

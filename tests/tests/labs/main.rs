@@ -2,8 +2,21 @@
 
 mod common;
 
+mod acl;
+mod bgp;
 mod churn;
+mod dhcp;
+mod exit;
+mod flood;
+mod icmp;
+mod idle;
+mod local;
+mod malformed;
+mod neighbours;
+mod overrun;
+mod protection;
 mod queues;
 mod reach;
 mod routes;
 mod silent;
+mod socket;

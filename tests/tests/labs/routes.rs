@@ -16,7 +16,7 @@ use crate::common::PORTS;
 
 pub struct Net {
     pub a: Host,
-    pub b: Host,
+
     pub r: Host,
     pub u: Host,
     pub margay: Arc<Margay>,
@@ -43,19 +43,12 @@ pub fn build(name: &str, tables: &str) -> Option<Net> {
           ip route add 10.65.0.0/24 via 10.0.0.1; ip -6 route add fd65::/64 via fd00::1",
     );
     let a = lab.container("a", &r, "cali-a", "10.65.0.2", "fd65::2");
-    let b = lab.container("b", &r, "cali-b", "10.65.0.3", "fd65::3");
+    lab.container("b", &r, "cali-b", "10.65.0.3", "fd65::3");
     let margay = Margay::start(&lab, &r, &format!("{PORTS}{tables}"));
     for port in ["up0", "up1", "cali-a", "cali-b"] {
         margay.has_port(port);
     }
-    Some(Net {
-        a,
-        b,
-        r,
-        u,
-        margay,
-        lab,
-    })
+    Some(Net { a, r, u, margay, lab })
 }
 
 impl Net {
@@ -69,13 +62,18 @@ impl Net {
     /// `address` is reached from container a, and what goes there leaves by `port` and by no other.
     #[track_caller]
     pub fn goes(&self, address: &str, port: &str) {
+        self.goes_among(address, port, &["up0", "up1", "cali-b"]);
+    }
+
+    /// The same where other traffic uses other ports than these.
+    #[track_caller]
+    pub fn goes_among(&self, address: &str, port: &str, ports: &[&str]) {
         self.a.reaches(address);
         let count = |port: &str| self.margay.port(port, "tx_packets");
-        let ports = ["up0", "up1", "cali-b"];
-        let before = ports.map(count);
+        let before: Vec<u64> = ports.iter().map(|port| count(port)).collect();
         let out = self.a.sh(&format!("ping -n -c 5 -i 0.02 -W 5 {address}"));
         assert!(out.contains("5 received"), "{out}");
-        for (name, before) in ports.into_iter().zip(before) {
+        for (&name, before) in ports.iter().zip(before) {
             let more = count(name) - before;
             assert_eq!(more, if name == port { 5 } else { 0 }, "to {address} by {name}");
         }

@@ -31,7 +31,7 @@ fn vanish() {
         (
             "the last address goes",
             "ip addr del 10.0.1.1/24 dev up1; ip -6 addr del fd00:1::1/64 dev up1",
-            "",
+            ":",
         ),
     ] {
         net.change(fifty);
@@ -51,7 +51,7 @@ fn vanish() {
         );
         assert!(net.margay.route_get("198.51.100.7").is_none(), "{what}");
         net.change(&format!(
-            "{back}; ip -6 route flush 2001:db8:51::/64 || :; {addresses}"
+            "{back}; ip -6 route flush root 2001:db8:51::/64; ip route flush root 198.51.100.0/24; {addresses}"
         ));
     }
     // The nexthop object goes, and 50 routes with it.
@@ -74,7 +74,7 @@ fn vanish() {
         "ip link set r1 up; ip -6 addr replace fd00:1::2/64 dev r1 nodad; ip addr add 198.51.100.7/32 dev lo",
     );
     net.margay.mirrors_kernel();
-    net.goes("198.51.100.7", "up1");
+    net.goes_among("198.51.100.7", "up1", &["up1", "cali-b"]);
     // The device goes to another namespace, and back again.
     let elsewhere = net.lab.host("elsewhere");
     net.change(&format!("ip link set up1 netns {}", elsewhere.netns()));
@@ -85,7 +85,7 @@ fn vanish() {
     elsewhere.sh(&format!("ip link set up1 netns {}", net.r.netns()));
     net.change(&format!("ip link set up1 up; {addresses}; {fifty}"));
     net.margay.has_port("up1");
-    net.goes("198.51.100.7", "up1");
+    net.goes_among("198.51.100.7", "up1", &["up1", "cali-b"]);
     // The device is deleted.
     net.change("ip link del up1");
     assert!(net.margay.route_get("198.51.100.7").is_none());

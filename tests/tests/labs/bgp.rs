@@ -1,0 +1,170 @@
+//! Routes that real BGP daemons bring: BIRD in one lab, FRR in the other. The sessions themselves run through margayd's uplink, as
+//! traffic of the node's own.
+//!
+//! ```text
+//!   a 10.65.0.2 fd65::2 ── cali-a r up0 ── 10.0.0.1 fd00::1 ── 10.0.0.2 fd00::2 ── r0 u 203.0.113.1, 2001:db8:113::1
+//!                         (margayd, BGP, AS 64512)                                    (BGP, AS 64513)
+//! ```
+//! u announces 203.0.113.0/24 and 2001:db8:113::/48, r announces its containers' prefixes. The kernel of r forwards nothing.
+
+use std::fs;
+use std::sync::Arc;
+
+use tests::{Host, LIMIT, Lab, Margay, wait_for};
+
+use crate::common::{Node, PORTS};
+
+fn build(name: &str) -> Option<(Node, Host, Arc<Margay>)> {
+    let lab = Lab::new(name)?;
+    let (r, u) = (lab.host("r"), lab.host("u"));
+    lab.veth(&r, "up0", &u, "r0");
+    r.sh("ip addr add 10.0.0.1/24 dev up0; ip -6 addr add fd00::1/64 dev up0 nodad");
+    u.sh(
+        "ip addr add 10.0.0.2/24 dev r0; ip -6 addr add fd00::2/64 dev r0 nodad
+          ip addr add 203.0.113.1/32 dev lo; ip -6 addr add 2001:db8:113::1/128 dev lo nodad",
+    );
+    let net = Node { lab, r, u };
+    let a = net.container("a", 2);
+    let margay = Margay::start(&net.lab, &net.r, PORTS);
+    margay.has_port("up0");
+    margay.has_port("cali-a");
+    Some((net, a, margay))
+}
+
+/// What both daemons have to bring about: routes arrive, are withdrawn, arrive again.
+fn follow(net: &Node, a: &Host, margay: &Margay, set: impl Fn(bool)) {
+    for round in 0..3 {
+        for (address, prefix) in [
+            ("203.0.113.1", "203.0.113.0/24"),
+            ("2001:db8:113::1", "2001:db8:113::/48"),
+        ] {
+            a.reaches(address);
+            let route = margay.route_get(address).expect("a is reached by it");
+            assert_eq!(route["route"]["prefix"], prefix, "{route}");
+            assert!(route["route"]["nexthops"][0]["dev"] == "up0", "{route}");
+            let before = margay.port("cali-a", "forwarded");
+            let out = a.sh(&format!("ping -n -c 5 -i 0.02 -W 5 {address}"));
+            assert!(out.contains("5 received"), "{out}");
+            assert!(margay.port("cali-a", "forwarded") >= before + 5);
+        }
+        margay.mirrors_kernel();
+        if round == 2 {
+            break;
+        }
+        set(false);
+        for address in ["203.0.113.1", "2001:db8:113::1"] {
+            wait_for("the withdrawal is followed", LIMIT, || {
+                margay.route_get(address).is_none()
+            });
+            assert!(!a.pings(address), "there is no route any more");
+        }
+        margay.mirrors_kernel();
+        set(true);
+    }
+    assert_eq!(net.r.get_sysctl("net.ipv4.ip_forward"), "0");
+    assert!(
+        margay.port("up0", "punted") > 0,
+        "the BGP sessions are the kernel's"
+    );
+    margay.check_sums();
+}
+
+#[test]
+fn bird() {
+    let Some((net, a, margay)) = build("bird") else {
+        return;
+    };
+    let start = |host: &Host, us: u8, own: &str| {
+        let (peer, asn, peer_asn) = (3 - us, 64_511 + u32::from(us), 64_514 - u32::from(us));
+        let config = format!(
+            "log stderr all; router id 10.0.0.{us};
+             protocol device {{ scan time 1; }}
+             protocol kernel k4 {{ learn; ipv4 {{ import all; export where source = RTS_BGP; }}; }}
+             protocol kernel k6 {{ learn; ipv6 {{ import all; export where source = RTS_BGP; }}; }}
+             {own}
+             template bgp peer {{ local as {asn}; connect delay time 1; connect retry time 1; error wait time 1, 2; }}
+             protocol bgp four from peer {{ neighbor 10.0.0.{peer} as {peer_asn}; ipv4 {{ import all; export all; }}; }}
+             protocol bgp six from peer {{ neighbor fd00::{peer} as {peer_asn}; ipv6 {{ import all; export all; }}; }}"
+        );
+        let base = host.directory().join(format!("{}-bird", host.name()));
+        let (file, control) = (base.with_extension("conf"), base.with_extension("ctl"));
+        fs::write(&file, config).expect("the lab's directory can be written");
+        host.spawn(
+            "bird",
+            &format!("bird -f -c {} -s {}", file.display(), control.display()),
+        );
+        control
+    };
+    let statics = |v4: &str, v6: &str| {
+        format!(
+            "protocol static s4 {{ ipv4; route {v4} unreachable; }} protocol static s6 {{ ipv6; route {v6} unreachable; }}"
+        )
+    };
+    start(&net.r, 1, &statics("10.65.0.0/24", "fd65::/64"));
+    let control = start(&net.u, 2, &statics("203.0.113.0/24", "2001:db8:113::/48"));
+    follow(&net, &a, &margay, |on| {
+        let word = if on { "enable" } else { "disable" };
+        for name in ["s4", "s6"] {
+            net.u.sh(&format!("birdc -s {} {word} {name}", control.display()));
+        }
+    });
+}
+
+#[test]
+fn frr() {
+    let Some((net, a, margay)) = build("frr") else {
+        return;
+    };
+    let start = |host: &Host, us: u8, v4: &str, v6: &str| {
+        let (peer, asn, peer_asn) = (3 - us, 64_511 + u32::from(us), 64_514 - u32::from(us));
+        let config = format!(
+            "router bgp {asn}
+              bgp router-id 10.0.0.{us}
+              no bgp ebgp-requires-policy
+              no bgp network import-check
+              timers bgp 1 9
+              neighbor 10.0.0.{peer} remote-as {peer_asn}
+              neighbor 10.0.0.{peer} timers connect 1
+              neighbor fd00::{peer} remote-as {peer_asn}
+              neighbor fd00::{peer} timers connect 1
+              address-family ipv4 unicast
+               network {v4}
+               no neighbor fd00::{peer} activate
+              exit-address-family
+              address-family ipv6 unicast
+               network {v6}
+               neighbor fd00::{peer} activate
+              exit-address-family\n"
+        );
+        // Private instances: configuration, sockets and pid files of their own, nothing shared with an FRR of the machine.
+        let directory = host.directory().join(format!("{}-frr", host.name()));
+        fs::create_dir_all(&directory).expect("the lab's directory can be written");
+        fs::write(directory.join("bgpd.conf"), config).expect("the lab's directory can be written");
+        fs::write(directory.join("zebra.conf"), "").expect("the lab's directory can be written");
+        let path = directory.display();
+        // FRR's daemons give up root's rights for those of the user that Debian's package makes.
+        host.sh(&format!("chown -R frr:frr {path}"));
+        for (daemon, more) in [("zebra", ""), ("bgpd", "-p 179")] {
+            host.spawn(
+                daemon,
+                &format!(
+                    "/usr/lib/frr/{daemon} -f {path}/{daemon}.conf -z {path}/zserv.api -i {path}/{daemon}.pid \
+                     --vty_socket {path} -A 127.0.0.1 -P 0 --log stdout {more}"
+                ),
+            );
+            wait_for(&format!("{daemon} is there"), LIMIT, || {
+                directory.join(format!("{daemon}.vty")).exists()
+            });
+        }
+        format!("vtysh --vty_socket {path} -c 'configure terminal' -c 'router bgp {asn}'")
+    };
+    start(&net.r, 1, "10.65.0.0/24", "fd65::/64");
+    let vtysh = start(&net.u, 2, "203.0.113.0/24", "2001:db8:113::/48");
+    follow(&net, &a, &margay, |on| {
+        let no = if on { "" } else { "no " };
+        net.u.sh(&format!(
+            "{vtysh} -c 'address-family ipv4 unicast' -c '{no}network 203.0.113.0/24' -c exit \
+             -c 'address-family ipv6 unicast' -c '{no}network 2001:db8:113::/48'"
+        ));
+    });
+}
