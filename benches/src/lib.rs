@@ -6,6 +6,7 @@
 use std::fmt;
 
 pub mod command;
+pub mod figures;
 pub mod generator;
 pub mod lab;
 pub mod report;
