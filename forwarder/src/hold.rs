@@ -28,6 +28,8 @@ pub(crate) struct Held {
     /// The port whose access list it has passed.
     pub(crate) egress: PortId,
     pub(crate) kind: Kind,
+    /// The flow's hash.
+    pub(crate) hash: u32,
     /// Bytes of the frame.
     pub(crate) len: u32,
 }

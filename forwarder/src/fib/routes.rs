@@ -89,6 +89,12 @@ impl Routes {
         }
     }
 
+    /// Whether tunnels are spread by what they carry.
+    #[inline]
+    pub(crate) fn looks_inside(&self) -> bool {
+        self.policy == MultipathHash::Inner
+    }
+
     /// Looks up to [`BURST`] addresses of either family up; `out[i]` becomes the group for `keys[i]`, or [`NO_ROUTE`].
     pub(crate) fn lookup_burst(&self, online: &Online<'_>, keys: &[(Family, u128)], out: &mut [u32]) {
         out[..keys.len()].fill(NO_ROUTE);

@@ -76,6 +76,7 @@ pub fn explain(shared: &Shared, fib: &Fib, headers: &Headers, port: PortId) -> E
     stages::ingress_acl(&view, &mut lanes);
     stages::ttl(&mut lanes);
     stages::routes(&view, &mut lanes);
+    stages::hashes(&view, &mut lanes);
     stages::next_hops(&view, &mut lanes);
     stages::mtu(&mut lanes);
     let goes_out = lanes.goes(0);

@@ -98,7 +98,7 @@ impl Finish {
             frame: packet.frame,
             ingress: packet.ingress,
             egress: next.egress,
-            hash: next.hash,
+            hash: packet.hash,
             kind: packet.kind,
             len: packet.len,
         });
@@ -136,7 +136,9 @@ impl Finish {
         let Some(group) = routes.lookup(view.online, about.family, about.src) else {
             return discard(view, packet, reason, out);
         };
-        let next = stages::next_hop(view, group.0, &icmp::headers(answer, &about, 0));
+        let back = icmp::headers(answer, &about, 0);
+        let hash = routes.hash(&back);
+        let next = stages::next_hop(view, group.0, &back, hash);
         if matches!(next.link, Link::Never(_)) {
             return discard(view, packet, reason, out);
         }
@@ -162,6 +164,7 @@ impl Finish {
             headers: to,
             egress: next.egress,
             kind: Kind::Originated,
+            hash,
             len: len as u32,
             ..packet
         };
@@ -173,7 +176,7 @@ impl Finish {
 
     /// Sends a packet on that has waited: its way is looked up again, and a list that it has not passed yet is asked.
     pub(super) fn onward(&mut self, view: &View<'_>, mem: &mut impl Memory, packet: Held, out: &mut Outcome) {
-        let next = way(view, &packet.headers);
+        let next = way(view, &packet.headers, packet.hash);
         let mut verdict = Verdict::Go;
         if packet.kind == Kind::Transit && !matches!(next.link, Link::Never(_)) {
             verdict = stages::fits(&packet.headers, next.mtu);
@@ -201,10 +204,10 @@ impl Finish {
 }
 
 /// The way of one packet as the tables are now.
-pub(super) fn way(view: &View<'_>, headers: &Headers) -> NextHop {
+pub(super) fn way(view: &View<'_>, headers: &Headers, hash: u32) -> NextHop {
     let routes = view.shared.routes();
     match routes.lookup(view.online, headers.family, headers.dst) {
-        Some(group) => stages::next_hop(view, group.0, headers),
+        Some(group) => stages::next_hop(view, group.0, headers, hash),
         None => NextHop::never(Verdict::Answer(Reason::NoRoute)),
     }
 }

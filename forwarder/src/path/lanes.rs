@@ -47,8 +47,6 @@ pub(crate) struct NextHop {
     pub(crate) neighbour: IpAddr,
     /// Largest IP packet that goes this way.
     pub(crate) mtu: u32,
-    /// The flow's hash.
-    pub(crate) hash: u32,
     pub(crate) link: Link,
 }
 
@@ -61,7 +59,6 @@ impl NextHop {
             ifindex: 0,
             neighbour: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             mtu: 0,
-            hash: 0,
             link: Link::Never(verdict),
         }
     }
@@ -82,6 +79,8 @@ pub(crate) struct Lanes {
     pub(crate) egress: [Match; BURST],
     /// The group number of the route.
     pub(crate) group: [u32; BURST],
+    /// The flow's hash.
+    pub(crate) hash: [u32; BURST],
     pub(crate) next: [NextHop; BURST],
     /// Headers gathered for one egress list.
     pub(crate) gathered: Vec<Headers>,
@@ -97,6 +96,7 @@ impl Lanes {
             ingress: [Match::default(); BURST],
             egress: [Match::default(); BURST],
             group: [NO_ROUTE; BURST],
+            hash: [0; BURST],
             next: [NextHop::never(Verdict::Go); BURST],
             gathered: Vec::with_capacity(BURST),
         }

@@ -2,6 +2,7 @@
 
 pub mod explain;
 mod finish;
+mod inner;
 mod lanes;
 pub mod offline;
 mod prefetch;
@@ -170,6 +171,7 @@ impl Path {
         stages::ingress_acl(&view, lanes);
         stages::ttl(lanes);
         stages::routes(&view, lanes);
+        hashes(&view, lanes, mem);
         stages::next_hops(&view, lanes);
         stages::mtu(lanes);
         stages::egress_acl(&view, lanes);
@@ -180,6 +182,7 @@ impl Path {
             lens,
             verdict,
             next,
+            hash,
             ..
         } = lanes;
         for (lane, frame) in frames.drain(..).enumerate() {
@@ -190,6 +193,7 @@ impl Path {
                 ingress: port,
                 egress,
                 kind: Kind::Transit,
+                hash: hash[lane],
                 len,
             };
             finish.packet(&view, mem, packet, verdict[lane], &next[lane], out);
@@ -253,7 +257,7 @@ impl Path {
         } = self;
         finish.hold.sweep(shared, clock, released, |held, neighbour| {
             let view = View::new(shared, online, held.ingress, Some(*worker));
-            let next = finish::way(&view, &held.headers);
+            let next = finish::way(&view, &held.headers, held.hash);
             match next.link {
                 Link::Waiting if finish::neighbour(&next) == *neighbour => Fate::Wait,
                 _ => Fate::Release,
@@ -307,6 +311,20 @@ fn receive(
         }
     }
     finish::counters(view).received(port, burst as u64, bytes);
+}
+
+/// The hash of each flow, by the packet inside where that tells more.
+fn hashes(view: &View<'_>, lanes: &mut Lanes, mem: &impl Memory) {
+    stages::hashes(view, lanes);
+    let tunnels = view.shared.routes().looks_inside();
+    for lane in 0..lanes.len() {
+        let headers = &lanes.headers[lane];
+        if (headers.icmp.is_some() || tunnels)
+            && let Some(flow) = inner::flow(mem.data(&lanes.frames[lane]), headers, tunnels)
+        {
+            lanes.hash[lane] = view.shared.routes().hash(&flow);
+        }
+    }
 }
 
 /// Completes the TCP and UDP checksums that a local stack left to its network card, which a veth does not have. It comes

@@ -167,11 +167,18 @@ fn lookup(view: &View<'_>, headers: &[Headers], key: impl Fn(&Headers) -> u128, 
         .lookup_burst(view.online, &keys[..headers.len()], groups);
 }
 
+/// The hash of each flow, by the packets' own headers.
+pub(crate) fn hashes(view: &View<'_>, lanes: &mut Lanes) {
+    for (hash, headers) in lanes.hash.iter_mut().zip(&lanes.headers) {
+        *hash = view.shared.routes().hash(headers);
+    }
+}
+
 /// The group's member for each flow, and its adjacency.
 pub(crate) fn next_hops(view: &View<'_>, lanes: &mut Lanes) {
     for lane in 0..lanes.len() {
         if lanes.goes(lane) {
-            let next = next_hop(view, lanes.group[lane], &lanes.headers[lane]);
+            let next = next_hop(view, lanes.group[lane], &lanes.headers[lane], lanes.hash[lane]);
             if let Link::Never(verdict) = next.link {
                 lanes.verdict[lane] = verdict;
             }
@@ -181,20 +188,18 @@ pub(crate) fn next_hops(view: &View<'_>, lanes: &mut Lanes) {
 }
 
 /// Where a packet with that route goes.
-pub(crate) fn next_hop(view: &View<'_>, group: u32, headers: &Headers) -> NextHop {
+pub(crate) fn next_hop(view: &View<'_>, group: u32, headers: &Headers, hash: u32) -> NextHop {
     let routes = view.shared.routes();
-    let hash = routes.hash(headers);
     let answer = |reason| NextHop::never(Verdict::Answer(reason));
     let drop = |reason| NextHop::never(Verdict::Drop(reason));
     let Some(image) = routes.group(view.online, GroupId(group)) else {
         return answer(Reason::NoRoute);
     };
     match &image.target {
-        Target::One(adj) => by_adjacency(view, *adj, hash),
+        Target::One(adj) => by_adjacency(view, *adj),
         Target::Many(buckets) => by_adjacency(
             view,
             buckets.pick(hash, |adj| routes.adjacency(view.online, adj).lost()),
-            hash,
         ),
         Target::Glean {
             port: Some(port),
@@ -208,7 +213,6 @@ pub(crate) fn next_hop(view: &View<'_>, group: u32, headers: &Headers) -> NextHo
                 ifindex: *ifindex,
                 neighbour: address(headers.family, headers.dst),
                 mtu: 0,
-                hash,
                 link: Link::Waiting,
             },
         ),
@@ -221,7 +225,7 @@ pub(crate) fn next_hop(view: &View<'_>, group: u32, headers: &Headers) -> NextHo
     }
 }
 
-fn by_adjacency(view: &View<'_>, adj: AdjId, hash: u32) -> NextHop {
+fn by_adjacency(view: &View<'_>, adj: AdjId) -> NextHop {
     let adjacency = view.shared.routes().adjacency(view.online, adj);
     let never = |reason| Link::Never(Verdict::Answer(reason));
     let next = NextHop {
@@ -230,7 +234,6 @@ fn by_adjacency(view: &View<'_>, adj: AdjId, hash: u32) -> NextHop {
         ifindex: adjacency.ifindex,
         neighbour: adjacency.neighbour,
         mtu: adjacency.mtu,
-        hash,
         link: match (adjacency.port, adjacency.state) {
             // An adjacency that was taken away has no device either.
             (None, _) if adjacency.ifindex != 0 => never(Reason::EgressNotAPort),

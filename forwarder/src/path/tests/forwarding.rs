@@ -283,3 +283,127 @@ fn numbers_beyond_the_open_ports_are_closed() {
     assert_eq!(rig.send_one(PortId(500), udp4(0, 1, 64, 10)), None);
     assert_eq!(rig.drops(PortId(500)), [(Reason::PortClosed, 1)]);
 }
+
+/// An ICMP error about a packet that went the other way, wrapped around it.
+fn error_about(packet: &[u8]) -> Vec<u8> {
+    let v4 = packet[12] == 8;
+    let mut bytes = Vec::new();
+    let builder = etherparse::PacketBuilder::ethernet2([2; 6], [2; 6]);
+    if v4 {
+        let raw = etherparse::Icmpv4Type::Unknown {
+            type_u8: 3,
+            code_u8: 4,
+            bytes5to8: [0; 4],
+        };
+        let to = packet[26..30].try_into().unwrap();
+        builder
+            .ipv4([10, 0, 77, 77], to, 64)
+            .icmpv4(raw)
+            .write(&mut bytes, &packet[14..])
+            .unwrap();
+    } else {
+        let raw = etherparse::Icmpv6Type::Unknown {
+            type_u8: 2,
+            code_u8: 0,
+            bytes5to8: [0; 4],
+        };
+        let from = "2001:db8::77".parse::<std::net::Ipv6Addr>().unwrap().octets();
+        let to = packet[22..38].try_into().unwrap();
+        builder
+            .ipv6(from, to, 64)
+            .icmpv6(raw)
+            .write(&mut bytes, &packet[14..])
+            .unwrap();
+    }
+    bytes
+}
+
+#[test]
+fn an_error_follows_the_flow_that_it_is_about() {
+    let mut rig = Rig::new();
+    let members = [1, 2]
+        .map(|i| crate::fib::Member {
+            adj: rig.adjs[i],
+            weight: 1,
+        })
+        .to_vec();
+    let anycast = rig.route(
+        "10.7.0.0/16",
+        Group::Forward {
+            members,
+            prefsrc: None,
+        },
+    );
+    rig.fib
+        .insert(254, "2001:db8:7::/48".parse().unwrap(), anycast)
+        .unwrap();
+    let mut taken = [0; 2];
+    for i in 0..40u8 {
+        // A flow to the anycast address, what the server answers, and what a router on the way says about that.
+        let flow = build4([10, 0, 0, i], [10, 7, 0, 1], 64, 8);
+        let mut answer = build4([10, 7, 0, 1], [10, 0, 0, i], 64, 8);
+        answer[34..38].copy_from_slice(&[0, 53, 4000u16.to_be_bytes()[0], 4000u16.to_be_bytes()[1]]);
+        let way = rig.send_one(UPLINK, flow).expect("forwarded").egress;
+        let error = rig.send_one(UPLINK, error_about(&answer)).expect("forwarded");
+        assert_eq!(error.egress, way);
+        taken[way.index() - 1] += 1;
+
+        let flow = udp6(u16::from(i) << 8, 7, 64, 8);
+        let mut answer = udp6(7, u16::from(i) << 8, 64, 8);
+        answer[54..58].copy_from_slice(&[0, 53, 4000u16.to_be_bytes()[0], 4000u16.to_be_bytes()[1]]);
+        let way = rig.send_one(UPLINK, flow).expect("forwarded").egress;
+        assert_eq!(
+            rig.send_one(UPLINK, error_about(&answer))
+                .expect("forwarded")
+                .egress,
+            way
+        );
+        taken[way.index() - 1] += 1;
+    }
+    assert!(taken.iter().all(|n| *n > 10), "{taken:?}");
+}
+
+#[test]
+fn tunnels_are_spread_by_what_they_carry_if_asked() {
+    let inside = crate::settings::Settings {
+        multipath: crate::settings::MultipathHash::Inner,
+        ..Default::default()
+    };
+    for (settings, spread) in [(inside, true), (Default::default(), false)] {
+        let mut rig = Rig::with(&settings);
+        let members = [1, 2]
+            .map(|i| crate::fib::Member {
+                adj: rig.adjs[i],
+                weight: 1,
+            })
+            .to_vec();
+        rig.route(
+            "10.7.0.0/16",
+            Group::Forward {
+                members,
+                prefsrc: None,
+            },
+        );
+        for (proto, extra) in [
+            (4u8, &[][..]),
+            (47, &[0, 0, 8, 0][..]),
+            (47, &[0x20, 0, 8, 0, 1, 2, 3, 4][..]),
+        ] {
+            let mut taken = [0; 2];
+            for i in 0..40u8 {
+                let carried = build4([192, 0, 2, i], [198, 51, 100, 1], 64, 8);
+                let mut packet = build4([10, 0, 0, 9], [10, 7, 0, 1], 64, 0);
+                packet.truncate(34);
+                packet.extend_from_slice(extra);
+                packet.extend_from_slice(&carried[14..]);
+                let len = (packet.len() - 14) as u16;
+                let packet = edit4(packet, |ip| {
+                    ip[9] = proto;
+                    ip[2..4].copy_from_slice(&len.to_be_bytes());
+                });
+                taken[rig.send_one(UPLINK, packet).expect("forwarded").egress.index() - 1] += 1;
+            }
+            assert_eq!(taken.iter().all(|n| *n > 5), spread, "{taken:?}");
+        }
+    }
+}
