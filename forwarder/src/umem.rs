@@ -177,6 +177,6 @@ mod tests {
         assert!(!umem.contains(2048, 2049), "past the frame's end");
         assert!(!umem.contains(4 * 2048, 1), "past the area's end");
         assert_eq!(umem.chunk(4 * 2048), None);
-        frames.into_iter().for_each(|frame| drop(frame.surrender()));
+        frames.into_iter().for_each(crate::frame::tests::end);
     }
 }

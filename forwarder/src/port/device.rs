@@ -1,0 +1,97 @@
+//! What has to be known about a device before sockets are bound to it.
+
+// Why unsafe is needed: the ethtool ioctl takes a pointer to a structure that points to another one.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+/// `ETHTOOL_GCHANNELS` of `include/uapi/linux/ethtool.h`.
+const ETHTOOL_GCHANNELS: u32 = 0x3c;
+
+/// `struct ethtool_channels`.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C)]
+struct Channels {
+    cmd: u32,
+    max_rx: u32,
+    max_tx: u32,
+    max_other: u32,
+    max_combined: u32,
+    rx: u32,
+    tx: u32,
+    other: u32,
+    combined: u32,
+}
+
+/// RX queues in use on a device, in the network namespace of the calling thread: sysfs may show another one's.
+///
+/// `None` when its driver does not tell; then queues are bound until the kernel says that there are no more.
+pub(crate) fn rx_queues(name: &str) -> io::Result<Option<u32>> {
+    // SAFETY: no pointers.
+    let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a descriptor that was just made and that nobody else has.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    let mut channels = Channels {
+        cmd: ETHTOOL_GCHANNELS,
+        ..Channels::default()
+    };
+    // SAFETY: integers, arrays of integers and a pointer: all zeros are a value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    if name.len() >= request.ifr_name.len() {
+        return Err(io::Error::from_raw_os_error(libc::ENODEV));
+    }
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_data = std::ptr::from_mut(&mut channels).cast();
+    // SAFETY: the kernel reads the request and writes one ethtool_channels to where it points; both live until then.
+    let result = unsafe { libc::ioctl(fd.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
+    if result < 0 {
+        let error = io::Error::last_os_error();
+        return if error.raw_os_error() == Some(libc::EOPNOTSUPP) {
+            Ok(None)
+        } else {
+            Err(error)
+        };
+    }
+    // Combined channels receive and send; those for RX only come on top.
+    Ok(Some((channels.rx + channels.combined).max(1)))
+}
+
+/// Raises the limit of locked memory, which kernels before 5.11 charge BPF maps to. Fails where the process may not,
+/// and then it is usually not needed.
+pub(crate) fn unlock_memory() -> io::Result<()> {
+    let unlimited = libc::rlimit {
+        rlim_cur: libc::RLIM_INFINITY,
+        rlim_max: libc::RLIM_INFINITY,
+    };
+    // SAFETY: the kernel reads one rlimit.
+    if unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const unlimited) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_that_is_not_there_is_an_error() {
+        let error = rx_queues("no-such-device").unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ENODEV));
+        assert_eq!(
+            rx_queues("a-name-longer-than-any").unwrap_err().raw_os_error(),
+            Some(libc::ENODEV)
+        );
+    }
+
+    #[test]
+    fn loopback_has_no_channels_to_tell() {
+        assert_eq!(rx_queues("lo").unwrap(), None);
+    }
+}

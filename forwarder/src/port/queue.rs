@@ -1,0 +1,479 @@
+//! One (port, queue) pair as its worker sees it: four rings, and account of the frames that are in them.
+
+use crate::frame::Frame;
+use crate::port::chunks::ChunkSet;
+use crate::port::socket::{Kick, RING, Rings, Socket};
+use crate::ring::{Consumer, Desc, Producer};
+use crate::settings::PortId;
+use crate::umem::Umem;
+
+/// Frames that every queue is given to receive into, whatever else is going on.
+pub(crate) const BASE_FILL: u32 = 32;
+
+/// Rings and frames of one queue. One worker owns it; it goes back to the control thread to be closed.
+pub(crate) struct Queue {
+    port: PortId,
+    number: u32,
+    socket: Socket,
+    zerocopy: bool,
+    fill: Producer<u64>,
+    completion: Consumer<u64>,
+    rx: Consumer<Desc>,
+    tx: Producer<Desc>,
+    umem: Umem,
+    /// Frames in any of the rings, and in the kernel between them.
+    given: ChunkSet,
+    /// Of these, given to send.
+    sending: u32,
+    /// Frames to keep in the kernel to receive into.
+    level: u32,
+    /// The fewest that were left in the kernel since the level was last looked at.
+    low: u32,
+    /// Frames on the TX ring that the kernel has not been told of.
+    unkicked: u32,
+    /// Descriptors from the kernel that made no sense.
+    nonsense: u64,
+}
+
+impl std::fmt::Debug for Queue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Queue")
+            .field("port", &self.port)
+            .field("number", &self.number)
+            .field("receiving", &self.receiving())
+            .field("sending", &self.sending)
+            .field("level", &self.level)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Queue {
+    /// A queue whose rings are still empty.
+    pub(crate) fn new(
+        port: PortId,
+        number: u32,
+        socket: Socket,
+        zerocopy: bool,
+        rings: Rings,
+        umem: &Umem,
+    ) -> Self {
+        Self {
+            port,
+            number,
+            socket,
+            zerocopy,
+            fill: rings.fill,
+            completion: rings.completion,
+            rx: rings.rx,
+            tx: rings.tx,
+            umem: umem.clone(),
+            given: ChunkSet::new(umem.frames()),
+            sending: 0,
+            level: BASE_FILL,
+            low: BASE_FILL,
+            unkicked: 0,
+            nonsense: 0,
+        }
+    }
+
+    /// The port that the queue is of.
+    pub(crate) fn port(&self) -> PortId {
+        self.port
+    }
+
+    /// The queue's number on its device.
+    pub(crate) fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// Its socket.
+    pub(crate) fn socket(&self) -> &Socket {
+        &self.socket
+    }
+
+    /// Frames in the kernel to receive into, received ones that wait in the RX ring included.
+    pub(crate) fn receiving(&self) -> u32 {
+        self.given.len() - self.sending
+    }
+
+    /// Frames in the kernel to be sent, and those sent that were not yet taken back.
+    pub(crate) fn sending(&self) -> u32 {
+        self.sending
+    }
+
+    /// Frames to keep in the kernel to receive into.
+    pub(crate) fn level(&self) -> u32 {
+        self.level
+    }
+
+    /// Whether packets wait in the RX ring.
+    #[inline]
+    pub(crate) fn has_received(&mut self) -> bool {
+        self.rx.available(1) > 0
+    }
+
+    /// Takes up to `most` received packets from the RX ring, in order. Returns their bytes.
+    #[inline]
+    pub(crate) fn receive(&mut self, most: u32, out: &mut Vec<Frame>) -> u64 {
+        let count = self.rx.available(most);
+        let mut bytes = 0;
+        for _ in 0..count {
+            let Some(desc) = self.rx.pop() else { break };
+            match self.umem.chunk(desc.addr) {
+                Some(chunk) if self.umem.contains(desc.addr, desc.len) && self.given.remove(chunk) => {
+                    bytes += u64::from(desc.len);
+                    out.push(Frame::claim(desc.addr, desc.len));
+                }
+                // A frame that the kernel was not given: taking it would make a second token.
+                _ => self.nonsense += 1,
+            }
+        }
+        if count > 0 {
+            self.rx.release();
+            self.low = self.low.min(self.receiving());
+        }
+        bytes
+    }
+
+    /// Whether [`send`](Self::send) would take the packet: the TX ring has room, and there is something to send (an
+    /// empty packet is an invalid descriptor, which the kernel skips and never completes).
+    #[inline]
+    pub(crate) fn accepts(&mut self, frame: &Frame) -> bool {
+        self.tx.room(1) > 0 && frame.len() > 0
+    }
+
+    /// Puts a packet on the TX ring, which must [accept](Self::accepts) it. The kernel sends it with the next
+    /// [`kick`](Self::kick).
+    #[inline]
+    pub(crate) fn send(&mut self, frame: Frame) {
+        let (addr, len) = frame.surrender();
+        let chunk = self.umem.chunk(addr).expect("frames are of the one UMEM");
+        let pushed = self.tx.push(Desc {
+            addr,
+            len,
+            options: 0,
+        });
+        let new = self.given.insert(chunk);
+        debug_assert!(pushed && new, "frame {chunk}: room {pushed}, new {new}");
+        self.sending += 1;
+        self.unkicked += 1;
+    }
+
+    /// Packets on the TX ring that the kernel has not been told of.
+    #[inline]
+    pub(crate) fn unkicked(&self) -> u32 {
+        self.unkicked
+    }
+
+    /// Packets on the TX ring that the kernel has not taken.
+    #[inline]
+    pub(crate) fn unsent(&mut self) -> u32 {
+        if self.sending == 0 {
+            0
+        } else {
+            self.tx.outstanding()
+        }
+    }
+
+    /// Has the kernel send what is on the TX ring.
+    #[inline]
+    pub(crate) fn kick(&mut self) -> Kick {
+        self.tx.publish();
+        self.unkicked = 0;
+        if !self.tx.needs_wakeup() {
+            return Kick::Done;
+        }
+        self.socket.kick_tx()
+    }
+
+    /// Takes sent frames back.
+    #[inline]
+    pub(crate) fn complete(&mut self, free: &mut Vec<Frame>) -> u32 {
+        if self.sending == 0 {
+            return 0;
+        }
+        let count = self.completion.available(RING);
+        for _ in 0..count {
+            let Some(addr) = self.completion.pop() else { break };
+            match self.umem.chunk(addr) {
+                Some(chunk) if self.given.remove(chunk) => {
+                    self.sending = self.sending.saturating_sub(1);
+                    free.push(self.umem.claim_chunk(chunk));
+                }
+                _ => self.nonsense += 1,
+            }
+        }
+        if count > 0 {
+            self.completion.release();
+        }
+        count
+    }
+
+    /// Gives frames to the kernel to receive into, up to the queue's level or as many as `free` has.
+    #[inline]
+    pub(crate) fn refill(&mut self, free: &mut Vec<Frame>) {
+        let want = self.level.saturating_sub(self.receiving());
+        // A few at a time is not worth touching the shared ring for, unless it runs dry.
+        if want == 0 || (want < 16 && want * 2 < self.level) {
+            return;
+        }
+        let mut given = 0;
+        while given < want {
+            let Some(frame) = free.pop() else { break };
+            let Some(chunk) = self.umem.chunk(frame.addr()) else {
+                continue;
+            };
+            if !self.fill.push(frame.addr()) {
+                free.push(frame);
+                break;
+            }
+            self.given.insert(chunk);
+            let _ = frame.surrender();
+            given += 1;
+        }
+        if given > 0 {
+            self.fill.publish();
+            if self.zerocopy && self.fill.needs_wakeup() {
+                self.socket.kick_rx();
+            }
+        }
+    }
+
+    /// Whether traffic comes near to emptying what the kernel has to receive into.
+    #[inline]
+    pub(crate) fn is_pressed(&self) -> bool {
+        self.low < self.level / 2 && self.level < RING
+    }
+
+    /// Raises the level by at most `budget` frames; returns by how many.
+    pub(crate) fn grow(&mut self, budget: u32) -> u32 {
+        let by = self.level.min(RING - self.level).min(budget);
+        self.level += by;
+        self.low = self.level;
+        by
+    }
+
+    /// Lowers the level if traffic since the last call never took a quarter of it; returns by how much. What the
+    /// kernel has already stays there until packets use it up.
+    pub(crate) fn relax(&mut self) -> u32 {
+        let quiet = self.low >= self.level - self.level / 4;
+        self.low = self.receiving();
+        if !quiet || self.level <= BASE_FILL {
+            return 0;
+        }
+        let by = (self.level / 2).min(self.level - BASE_FILL);
+        self.level -= by;
+        by
+    }
+
+    /// Descriptors from the kernel that made no sense.
+    pub(crate) fn nonsense(&self) -> u64 {
+        self.nonsense
+    }
+
+    /// Closes the socket and gives back the frames that were in its rings or in the kernel between them.
+    ///
+    /// Whoever else holds the socket must have dropped it, or the kernel still writes into these frames. In zero-copy
+    /// mode the device goes on doing so until the kernel has taken its queue away, some time after the close.
+    pub(crate) fn close(self) -> Vec<Frame> {
+        let Queue {
+            given,
+            umem,
+            socket,
+            fill,
+            completion,
+            rx,
+            tx,
+            ..
+        } = self;
+        drop(socket);
+        drop((fill, completion, rx, tx));
+        given.iter().map(|chunk| umem.claim_chunk(chunk)).collect()
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::frame::Memory;
+    use crate::ring::plain;
+
+    /// The kernel's ends of a queue's rings.
+    pub(crate) struct Kernel {
+        pub(crate) fill: Consumer<u64>,
+        pub(crate) completion: Producer<u64>,
+        pub(crate) rx: Producer<Desc>,
+        pub(crate) tx: Consumer<Desc>,
+    }
+
+    impl Kernel {
+        /// Receives a packet of `len` bytes, if it has a frame for it.
+        pub(crate) fn deliver(&mut self, len: u32) -> bool {
+            let Some(addr) = self.fill.pop() else { return false };
+            self.fill.release();
+            let pushed = self.rx.push(Desc {
+                addr,
+                len,
+                options: 0,
+            });
+            self.rx.publish();
+            pushed
+        }
+
+        /// Sends all packets of the TX ring; returns how many.
+        pub(crate) fn transmit(&mut self) -> u32 {
+            let mut sent = 0;
+            while let Some(desc) = self.tx.pop() {
+                assert!(self.completion.push(desc.addr));
+                sent += 1;
+            }
+            self.tx.release();
+            self.completion.publish();
+            sent
+        }
+    }
+
+    pub(crate) fn queue(port: u16, umem: &Umem) -> (Queue, Kernel) {
+        let (fill, kernel_fill, _) = plain::ring(RING, 0);
+        let (kernel_completion, completion, _) = plain::ring(RING, 0);
+        let (kernel_rx, rx, _) = plain::ring(RING, 0);
+        let (tx, kernel_tx, _) = plain::ring(RING, 0);
+        let rings = Rings {
+            fill,
+            completion,
+            rx,
+            tx,
+        };
+        let kernel = Kernel {
+            fill: kernel_fill,
+            completion: kernel_completion,
+            rx: kernel_rx,
+            tx: kernel_tx,
+        };
+        (
+            Queue::new(PortId(port), 0, Socket::fake(), false, rings, umem),
+            kernel,
+        )
+    }
+
+    #[test]
+    fn a_packet_goes_through_and_its_frame_comes_back() {
+        let (mut umem, mut free) = Umem::new(64, 2048).unwrap();
+        let (mut a, mut kernel_a) = queue(0, &umem);
+        let (mut b, mut kernel_b) = queue(1, &umem);
+        a.refill(&mut free);
+        b.refill(&mut free);
+        assert_eq!((a.receiving(), b.receiving(), free.len()), (32, 32, 0));
+
+        assert!(kernel_a.deliver(60));
+        let mut burst = Vec::new();
+        assert_eq!(a.receive(64, &mut burst), 60);
+        let mut frame = burst.pop().unwrap();
+        umem.set_len(&mut frame, 70);
+        assert!(b.accepts(&frame));
+        b.send(frame);
+        assert_eq!((b.unkicked(), b.unsent()), (1, 1));
+        b.kick();
+        assert_eq!((a.receiving(), b.sending()), (31, 1));
+        assert_eq!(kernel_b.transmit(), 1);
+        assert_eq!((b.unkicked(), b.unsent()), (0, 0));
+        assert_eq!(b.complete(&mut free), 1);
+        assert_eq!((b.sending(), free.len()), (0, 1));
+        assert_eq!(a.close().len() + b.close().len() + free.len(), 64);
+        free.into_iter().for_each(crate::frame::tests::end);
+    }
+
+    #[test]
+    fn nonsense_from_the_kernel_makes_no_second_token() {
+        let (umem, mut free) = Umem::new(64, 2048).unwrap();
+        let (mut q, mut kernel) = queue(0, &umem);
+        q.refill(&mut free);
+        let addr = kernel.fill.pop().unwrap();
+        for desc in [
+            Desc {
+                addr,
+                len: 60,
+                options: 0,
+            },
+            Desc {
+                addr,
+                len: 60,
+                options: 0,
+            },
+            Desc {
+                addr: 64 * 2048,
+                len: 1,
+                options: 0,
+            },
+            Desc {
+                addr: u64::MAX,
+                len: 1,
+                options: 0,
+            },
+            Desc {
+                addr: addr + 1024,
+                len: 4096,
+                options: 0,
+            },
+        ] {
+            assert!(kernel.rx.push(desc));
+        }
+        kernel.rx.publish();
+        let mut burst = Vec::new();
+        q.receive(64, &mut burst);
+        assert_eq!((burst.len(), q.nonsense()), (1, 4));
+        burst
+            .into_iter()
+            .chain(free)
+            .chain(q.close())
+            .for_each(crate::frame::tests::end);
+    }
+
+    #[test]
+    fn a_full_ring_and_an_empty_packet_are_refused() {
+        let (umem, mut free) = Umem::new(RING + 64, 2048).unwrap();
+        let (mut q, _kernel) = queue(0, &umem);
+        assert!(!q.accepts(&free[0]), "an empty packet");
+        let mut sent = 0;
+        while let Some(mut frame) = free.pop() {
+            frame.set_len(60);
+            if !q.accepts(&frame) {
+                free.push(frame);
+                break;
+            }
+            q.send(frame);
+            sent += 1;
+        }
+        assert_eq!(sent, RING);
+        assert_eq!(free.len(), 64);
+        free.into_iter()
+            .chain(q.close())
+            .for_each(crate::frame::tests::end);
+    }
+
+    #[test]
+    fn the_level_follows_the_traffic() {
+        let (umem, mut free) = Umem::new(1024, 2048).unwrap();
+        let (mut q, mut kernel) = queue(0, &umem);
+        q.refill(&mut free);
+        for _ in 0..20 {
+            assert!(kernel.deliver(60));
+        }
+        let mut burst = Vec::new();
+        q.receive(64, &mut burst);
+        assert!(q.is_pressed(), "12 of 32 left");
+        assert_eq!(q.grow(1000), 32);
+        free.append(&mut burst);
+        q.refill(&mut free);
+        assert_eq!(q.receiving(), 64);
+        assert_eq!(q.grow(3), 3, "no more than the budget");
+        q.refill(&mut free);
+        assert_eq!(q.relax(), 33, "quiet: half of it goes, the base stays");
+        assert_eq!(q.relax(), 2);
+        assert_eq!(q.relax(), 0);
+        assert_eq!(q.level(), BASE_FILL);
+        free.into_iter()
+            .chain(q.close())
+            .for_each(crate::frame::tests::end);
+    }
+}
