@@ -12,12 +12,15 @@ pub mod frame;
 mod hold;
 mod icmp;
 pub mod path;
+mod port;
 pub mod reason;
 mod ring;
 pub mod settings;
 pub mod snapshot;
+mod steer;
 pub mod tables;
 mod umem;
+mod worker;
 
 pub use dataplane::Dataplane;
 pub use error::Error;

@@ -1,0 +1,500 @@
+//! A worker's round, step by step, and what a worker does between rounds.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use classifier::qsbr::Online;
+
+use crate::frame::Frame;
+use crate::path::{BURST, Departure, Outcome, Path};
+use crate::port::queue::{BASE_FILL, Queue};
+use crate::port::socket::Kick;
+use crate::reason::Reason;
+use crate::settings::PortId;
+use crate::umem::Umem;
+use crate::worker::egress::{Egress, Hop};
+use crate::worker::fabric::{Command, Fabric, Gauges, Returned};
+use crate::worker::wait::Sleep;
+use crate::worker::{LINGER, RETRY};
+
+/// What a queue is first given to receive into, as far as the budget reaches.
+const FIRST_FILL: u32 = 256;
+
+/// How long packets on the TX ring of a port that is being closed get to leave.
+const DRAIN: Duration = Duration::from_millis(20);
+
+/// A queue whose port is being closed.
+struct Closing {
+    queue: Queue,
+    until: Instant,
+    done: bool,
+}
+
+/// Everything that a worker's rounds work on.
+pub(crate) struct Rounds {
+    number: usize,
+    umem: Umem,
+    fabric: Arc<Fabric>,
+    path: Path,
+    queues: Vec<Queue>,
+    closing: Vec<Closing>,
+    egress: Egress,
+    /// Room for every frame of the node: it never grows.
+    free: Vec<Frame>,
+    /// One burst.
+    rx: Vec<Frame>,
+    out: Outcome,
+    /// Queues with packets that the kernel was not told of yet, by their places.
+    staged: Vec<usize>,
+    /// Packets staged since the last kick.
+    waiting: usize,
+    /// Queues with packets that a kick left behind.
+    lagging: Vec<usize>,
+    kick_again: Instant,
+    /// Workers that packets were handed to since the last kick.
+    handed: Vec<bool>,
+    /// Frames of each other worker that are here.
+    owed: Vec<u32>,
+    /// Frames given to queues above their base, and how many may be.
+    grown: u32,
+    growth: u32,
+    over: bool,
+}
+
+impl Rounds {
+    pub(crate) fn new(
+        number: usize,
+        umem: Umem,
+        frames: Vec<Frame>,
+        fabric: Arc<Fabric>,
+        path: Path,
+    ) -> Self {
+        let workers = fabric.workers();
+        let growth = growth(frames.len() as u32);
+        let mut free = Vec::with_capacity(umem.frames() as usize);
+        free.extend(frames);
+        Gauges::set(&fabric.mailbox(number).gauges.free, free.len() as u64);
+        Self {
+            number,
+            umem,
+            path,
+            queues: Vec::new(),
+            closing: Vec::new(),
+            egress: Egress::new(number),
+            free,
+            rx: Vec::with_capacity(BURST),
+            out: Outcome::new(),
+            staged: Vec::new(),
+            waiting: 0,
+            lagging: Vec::new(),
+            kick_again: Instant::now(),
+            handed: vec![false; workers],
+            owed: vec![0; workers],
+            grown: 0,
+            growth,
+            over: false,
+            fabric,
+        }
+    }
+
+    /// One round. Returns whether there was anything to do.
+    #[inline]
+    pub(crate) fn round(&mut self, online: &Online<'_>, now: Instant) -> bool {
+        let mut bursts = 0;
+        for place in 0..self.queues.len() {
+            let queue = &mut self.queues[place];
+            queue.receive(BURST as u32, &mut self.rx);
+            if self.rx.is_empty() {
+                continue;
+            }
+            bursts += 1;
+            let port = queue.port();
+            if queue.is_pressed() && self.grown < self.growth {
+                self.grown += queue.grow(self.growth - self.grown);
+            }
+            // Early, so that the kernel can receive while this burst is worked on.
+            queue.refill(&mut self.free);
+            self.path
+                .burst(&mut self.umem, online, port, &mut self.rx, &mut self.out);
+            self.dispatch();
+            if self.waiting >= BURST {
+                self.kick();
+            }
+        }
+        let taken = self.take_handed();
+        self.path.tick(&mut self.umem, online, now, &mut self.out);
+        let ticked = !self.out.tx.is_empty() || !self.out.free.is_empty();
+        self.dispatch();
+        self.kick();
+        if now >= self.kick_again {
+            self.kick_lagging(now);
+        }
+        if !self.closing.is_empty() {
+            self.drain_closing(now);
+        }
+        let completed = self.recycle();
+        Gauges::add(&self.gauges().bursts, bursts);
+        bursts > 0 || taken || ticked || completed
+    }
+
+    /// Puts departures on TX rings and hand-over rings, and freed frames into the free list.
+    #[inline]
+    fn dispatch(&mut self) {
+        let mut tx = std::mem::take(&mut self.out.tx);
+        for departure in tx.drain(..) {
+            match self.egress.hop(departure.egress, departure.hash) {
+                Hop::Queue(place) => self.enqueue(place, departure),
+                Hop::Worker(worker) => match self.fabric.handover(self.number, worker).push(departure) {
+                    Ok(()) => self.handed[worker] = true,
+                    Err(departure) => self.discard(departure, Reason::HandoverFull),
+                },
+                Hop::Closed => self.discard(departure, Reason::PortClosed),
+            }
+        }
+        self.out.tx = tx;
+        self.free.append(&mut self.out.free);
+    }
+
+    #[inline]
+    fn enqueue(&mut self, place: usize, departure: Departure) {
+        let queue = &mut self.queues[place];
+        if !queue.accepts(&departure.frame) {
+            return self.discard(departure, Reason::TxRingFull);
+        }
+        if queue.unkicked() == 0 {
+            self.staged.push(place);
+        }
+        self.waiting += 1;
+        self.path.counters().sent(&departure);
+        queue.send(departure.frame);
+    }
+
+    #[cold]
+    fn discard(&mut self, departure: Departure, reason: Reason) {
+        self.path
+            .counters()
+            .dropped(departure.ingress, reason, departure.len as usize);
+        self.free.push(departure.frame);
+    }
+
+    /// Sends what other workers handed over, and takes back frames that come home.
+    #[inline]
+    fn take_handed(&mut self) -> bool {
+        let workers = self.fabric.workers();
+        if workers == 1 {
+            return false;
+        }
+        let mut any = false;
+        for from in 0..workers {
+            if from == self.number {
+                continue;
+            }
+            for _ in 0..BURST {
+                let Some(departure) = self.fabric.handover(from, self.number).pop() else {
+                    break;
+                };
+                any = true;
+                self.owed[from] += 1;
+                match self.egress.hop(departure.egress, departure.hash) {
+                    Hop::Queue(place) => self.enqueue(place, departure),
+                    // The port was closed, or given to other workers, while the packet was on its way.
+                    Hop::Worker(_) | Hop::Closed => self.discard(departure, Reason::PortClosed),
+                }
+            }
+            while let Some(frame) = self.fabric.returns(from, self.number).pop() {
+                self.free.push(frame);
+            }
+        }
+        any
+    }
+
+    /// Kicks each TX ring that got packets, and wakes the workers that got some.
+    #[inline]
+    fn kick(&mut self) {
+        let mut staged = std::mem::take(&mut self.staged);
+        for place in staged.drain(..) {
+            if !kick_until_sent(&mut self.queues[place]) && !self.lagging.contains(&place) {
+                self.lagging.push(place);
+            }
+        }
+        self.staged = staged;
+        self.waiting = 0;
+        for worker in 0..self.handed.len() {
+            if std::mem::take(&mut self.handed[worker]) {
+                self.fabric.mailbox(worker).waker.wake();
+            }
+        }
+    }
+
+    /// Kicks again where packets were left behind: the device was down or the kernel out of buffers. The tail of a
+    /// burst does not wait for the next one.
+    #[inline]
+    fn kick_lagging(&mut self, now: Instant) {
+        if self.lagging.is_empty() {
+            return;
+        }
+        let queues = &mut self.queues;
+        let before = self.lagging.len();
+        self.lagging.retain(|&place| !kick_until_sent(&mut queues[place]));
+        // A device that is down stays so for a while; buffers come back soon.
+        self.kick_again = now
+            + if self.lagging.len() < before {
+                RETRY
+            } else {
+                LINGER
+            };
+    }
+
+    /// Takes sent frames back, gives those of other workers home, and refills the fill rings.
+    #[inline]
+    fn recycle(&mut self) -> bool {
+        let (mut completed, mut receiving, mut sending, mut nonsense) = (0, 0, 0, 0);
+        for queue in &mut self.queues {
+            completed += queue.complete(&mut self.free);
+            queue.refill(&mut self.free);
+            receiving += u64::from(queue.receiving());
+            sending += u64::from(queue.sending());
+            nonsense += queue.nonsense();
+        }
+        for closing in &mut self.closing {
+            completed += closing.queue.complete(&mut self.free);
+            receiving += u64::from(closing.queue.receiving());
+            sending += u64::from(closing.queue.sending());
+        }
+        self.repay();
+        let gauges = self.gauges();
+        Gauges::set(&gauges.free, self.free.len() as u64);
+        Gauges::set(&gauges.rx, receiving);
+        Gauges::set(&gauges.tx, sending);
+        Gauges::set(&gauges.held, self.path.held() as u64);
+        Gauges::set(&gauges.nonsense, nonsense);
+        completed > 0
+    }
+
+    /// Gives frames home to the workers that handed them over. Any free frame will do.
+    #[inline]
+    fn repay(&mut self) {
+        for (to, owed) in self.owed.iter_mut().enumerate() {
+            while *owed > 0 {
+                let Some(frame) = self.free.pop() else { return };
+                if let Err(frame) = self.fabric.returns(self.number, to).push(frame) {
+                    self.free.push(frame);
+                    break;
+                }
+                *owed -= 1;
+            }
+        }
+    }
+
+    /// Whether something waits that a round would work on: the last look before sleeping.
+    pub(crate) fn has_work(&mut self) -> bool {
+        let handed = |from| from != self.number && !self.fabric.handover(from, self.number).is_empty();
+        !self.fabric.mailbox(self.number).commands.is_empty()
+            || (0..self.fabric.workers()).any(handed)
+            || self.queues.iter_mut().any(Queue::has_received)
+    }
+
+    /// How long the worker may sleep if nothing arrives; `None` for as long as that lasts.
+    pub(crate) fn patience(&self, now: Instant) -> Option<Duration> {
+        let held = self
+            .path
+            .next_deadline()
+            .map(|at| at.saturating_duration_since(now));
+        let lagging =
+            (!self.lagging.is_empty()).then(|| self.kick_again.saturating_duration_since(now).max(RETRY));
+        let closing = (!self.closing.is_empty()).then_some(RETRY);
+        let sending = self
+            .queues
+            .iter()
+            .any(|queue| queue.sending() > 0)
+            .then_some(LINGER);
+        [held, lagging, closing, sending].into_iter().flatten().min()
+    }
+
+    /// Notes time spent on packets.
+    #[inline]
+    pub(crate) fn was_busy(&self, time: Duration) {
+        Gauges::add(&self.gauges().busy, time.as_nanos() as u64);
+    }
+
+    /// Lowers the levels of fill rings that nobody needs so full.
+    pub(crate) fn relax(&mut self) {
+        for queue in &mut self.queues {
+            self.grown -= queue.relax();
+        }
+    }
+
+    /// Whether the worker was told to stop.
+    pub(crate) fn is_over(&self) -> bool {
+        self.over
+    }
+
+    fn gauges(&self) -> &Gauges {
+        &self.fabric.mailbox(self.number).gauges
+    }
+
+    /// Does what the control thread asks. Not part of a round: it may allocate and call the kernel.
+    pub(crate) fn command(&mut self, command: Command, online: &Online<'_>, sleep: &Sleep, now: Instant) {
+        match command {
+            Command::Open { port, owners, queues } => {
+                for mut queue in queues {
+                    // Half of what may be grown is kept for queues that turn out to need it.
+                    let room = (self.growth / 2).saturating_sub(self.grown);
+                    self.grown += queue.grow(room.min(FIRST_FILL - BASE_FILL));
+                    queue.refill(&mut self.free);
+                    if let Err(error) = sleep.add(queue.socket().fd()) {
+                        eprintln!(
+                            "port {port}: epoll: {error}; its packets wait for other traffic to wake the worker"
+                        );
+                    }
+                    self.queues.push(queue);
+                }
+                self.staged.reserve(self.queues.len());
+                self.lagging.reserve(self.queues.len());
+                self.egress.open(port, owners, &self.queues);
+            }
+            Command::Close { port } => {
+                self.path.purge(online, Some(port), &mut self.out);
+                self.dispatch();
+                self.kick();
+                self.close(port, sleep, now);
+            }
+            Command::Adopt(frames) => self.free.extend(frames),
+            Command::Stop => self.over = true,
+        }
+        Gauges::set(
+            &self.gauges().queues,
+            (self.queues.len() + self.closing.len()) as u64,
+        );
+        self.recycle();
+        Gauges::release(&self.gauges().done);
+    }
+
+    /// Takes a port's queues out of the rounds. They come back to the control thread when they are drained.
+    fn close(&mut self, port: PortId, sleep: &Sleep, now: Instant) {
+        let (gone, rest) = std::mem::take(&mut self.queues)
+            .into_iter()
+            .partition(|queue| queue.port() == port);
+        self.queues = rest;
+        self.egress.close(port, &self.queues);
+        // Places have changed: whoever has packets left is found anew.
+        self.lagging.clear();
+        for (place, queue) in self.queues.iter_mut().enumerate() {
+            if queue.unsent() > 0 {
+                self.lagging.push(place);
+            }
+        }
+        let gone: Vec<Queue> = gone;
+        if gone.is_empty() {
+            self.give_back(port, Vec::new());
+            return;
+        }
+        for queue in gone {
+            // A socket whose device is gone may have left epoll by itself.
+            let _ = sleep.remove(queue.socket().fd());
+            self.grown -= queue.level().saturating_sub(BASE_FILL).min(self.grown);
+            self.closing.push(Closing {
+                queue,
+                until: now + DRAIN,
+                done: false,
+            });
+        }
+    }
+
+    /// Lets packets that are on the TX rings of closing queues leave, and drops what they have received.
+    fn drain_closing(&mut self, now: Instant) {
+        for closing in &mut self.closing {
+            let queue = &mut closing.queue;
+            queue.receive(u32::MAX, &mut self.rx);
+            for frame in self.rx.drain(..) {
+                self.path.counters().received(queue.port(), 1, frame.len() as u64);
+                self.path
+                    .counters()
+                    .dropped(queue.port(), Reason::PortClosed, frame.len());
+                self.free.push(frame);
+            }
+            let gone = queue.unsent() > 0 && queue.kick() == Kick::Down;
+            queue.complete(&mut self.free);
+            closing.done = gone || queue.sending() == 0 || now >= closing.until;
+        }
+        // All queues of a port go together.
+        while let Some(port) = self.closing.first().map(|closing| closing.queue.port()) {
+            if self
+                .closing
+                .iter()
+                .any(|closing| closing.queue.port() == port && !closing.done)
+            {
+                break;
+            }
+            let (gone, rest) = std::mem::take(&mut self.closing)
+                .into_iter()
+                .partition(|closing| closing.queue.port() == port);
+            self.closing = rest;
+            let gone: Vec<Closing> = gone;
+            self.give_back(port, gone.into_iter().map(|closing| closing.queue).collect());
+            Gauges::set(
+                &self.gauges().queues,
+                (self.queues.len() + self.closing.len()) as u64,
+            );
+        }
+    }
+
+    fn give_back(&self, port: PortId, queues: Vec<Queue>) {
+        self.fabric.returned.push(Returned {
+            worker: self.number,
+            port,
+            queues,
+        });
+    }
+
+    /// Gives all queues to the control thread and all frames to the caller.
+    pub(crate) fn end(mut self, online: &Online<'_>) -> Vec<Frame> {
+        self.kick();
+        self.path.purge(online, None, &mut self.out);
+        self.free.append(&mut self.out.free);
+        let closing = std::mem::take(&mut self.closing)
+            .into_iter()
+            .map(|closing| closing.queue);
+        for queue in closing.chain(std::mem::take(&mut self.queues)) {
+            self.fabric.returned.push(Returned {
+                worker: self.number,
+                port: queue.port(),
+                queues: vec![queue],
+            });
+        }
+        std::mem::take(&mut self.free)
+    }
+}
+
+/// Kicks a queue until its packets are sent or the kernel gets no further: kernels before 6.17 send 32 frames a kick.
+/// Returns whether all are sent.
+#[inline]
+fn kick_until_sent(queue: &mut Queue) -> bool {
+    let mut left = u32::MAX;
+    loop {
+        if queue.kick() == Kick::Down {
+            return false;
+        }
+        let now = queue.unsent();
+        if now == 0 || now >= left {
+            return now == 0;
+        }
+        left = now;
+    }
+}
+
+/// How many frames a worker with so many may give to its queues above their base. Half of its frames are for the
+/// bases, and a quarter is on its way: bursts, TX rings, packets that wait, other workers.
+fn growth(frames: u32) -> u32 {
+    frames / 4
+}
+
+/// How many queues a worker with so many frames can serve.
+pub(crate) fn most_queues(frames: u32) -> u32 {
+    frames / 2 / BASE_FILL
+}
+
+/// Frames that a worker needs for so many queues.
+pub(crate) fn frames_for(queues: u32) -> u32 {
+    queues * BASE_FILL * 2
+}
