@@ -13,4 +13,5 @@ pub mod doctor;
 pub mod guard;
 pub mod mirror;
 pub mod socket;
+pub mod sys;
 pub mod sysctl;

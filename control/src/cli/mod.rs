@@ -20,6 +20,7 @@ use clap::Parser;
 use crate::socket::{Code, ErrorBody};
 
 pub use args::Cli;
+pub(crate) use run::guard_error;
 
 /// Runs the command line and answers the exit status.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {

@@ -306,14 +306,10 @@ pub(super) fn lists<W: Write>(out: &mut W, answer: &Value, rules: bool) -> io::R
             cell(&list["name"])
         };
         // The row of the default is no rule.
-        let count = rows(list, "rules")
-            .iter()
-            .filter(|rule| rule["index"] != -1)
-            .count();
         overview.row(vec![
             name,
             cell(&list["default"]),
-            count.to_string(),
+            rows(list, "rules").len().to_string(),
             ports.join(", "),
         ])?;
     }
@@ -325,23 +321,25 @@ pub(super) fn lists<W: Write>(out: &mut W, answer: &Value, rules: bool) -> io::R
         writeln!(out, "\n{}", cell(&list["name"]))?;
         let mut table = Table::new(out, &[">RULE", "ACTION", ">PACKETS", ">BYTES", "PLACE"]);
         for rule in rows(list, "rules") {
-            let is_default = rule["index"] == -1;
             let place = match rule["file"].as_str() {
                 Some(file) => format!("{file}:{}", rule["line"]),
                 None => String::new(),
             };
             table.row(vec![
-                if is_default {
-                    "default".into()
-                } else {
-                    cell(&rule["index"])
-                },
+                cell(&rule["index"]),
                 cell(&rule["action"]),
                 cell(&rule["packets"]),
                 cell(&rule["bytes"]),
                 place,
             ])?;
         }
+        table.row(vec![
+            "default".to_owned(),
+            cell(&list["default"]),
+            cell(&list["default_packets"]),
+            cell(&list["default_bytes"]),
+            String::new(),
+        ])?;
         table.finish()?;
     }
     Ok(())

@@ -132,8 +132,14 @@ impl Lists {
 
     /// Every list of the files, then the missing ones, with whether it is there.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &Arc<Instance>, bool)> {
-        let there = self.instances.iter().map(|(name, instance)| (name.as_str(), instance, true));
-        let missing = self.missing.iter().map(|(name, instance)| (name.as_str(), instance, false));
+        let there = self
+            .instances
+            .iter()
+            .map(|(name, instance)| (name.as_str(), instance, true));
+        let missing = self
+            .missing
+            .iter()
+            .map(|(name, instance)| (name.as_str(), instance, false));
         there.chain(missing)
     }
 }

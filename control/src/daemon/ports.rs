@@ -1,0 +1,344 @@
+//! Ports at run time: devices that the configuration speaks of are opened when they are there, closed when they go,
+//! and opened again when something about them changes that an open port cannot change.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use forwarder::{Direction, Error, PortAttrs, PortId};
+use serde_json::json;
+
+use super::{Daemon, translate};
+use crate::config::{AclNames, OnExit, Port, Selector};
+use crate::mirror::LinkView;
+use crate::socket::{ErrorBody, MonitorKind};
+
+/// How long opening is not tried again after it has failed: at first, and at most.
+const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+
+/// An open port.
+#[derive(Debug)]
+pub(super) struct Open {
+    pub(super) id: PortId,
+    pub(super) ifindex: u32,
+    /// What the configuration says.
+    pub(super) port: Port,
+    /// The lists that hold, names expanded.
+    pub(super) acl: AclNames,
+    pub(super) on_exit: OnExit,
+    /// What the kernel said last.
+    pub(super) attrs: PortAttrs,
+}
+
+/// A device that could not be opened, or is not there.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) message: String,
+    /// Not before.
+    again: Instant,
+    delay: Duration,
+}
+
+/// All ports.
+#[derive(Debug, Default)]
+pub(super) struct Ports {
+    pub(super) open: BTreeMap<String, Open>,
+    pub(super) waiting: BTreeMap<String, Waiting>,
+    queue: VecDeque<String>,
+    begun: bool,
+}
+
+impl Ports {
+    /// Whether the devices have been looked at since the mirror was complete.
+    pub(super) fn begun(&self) -> bool {
+        self.begun
+    }
+
+    pub(super) fn has_queued(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    pub(super) fn open_count(&self) -> usize {
+        self.open.len()
+    }
+
+    fn wait(&mut self, name: &str, message: String) -> bool {
+        let known = self.waiting.get(name);
+        let is_news = known.is_none_or(|waiting| waiting.message != message);
+        let delay = known.map_or(RETRY.0, |waiting| (waiting.delay * 2).min(RETRY.1));
+        self.waiting.insert(
+            name.to_owned(),
+            Waiting {
+                message,
+                again: Instant::now() + delay,
+                delay,
+            },
+        );
+        is_news
+    }
+}
+
+impl Daemon {
+    /// The lists of a port: what `port set` said, else the configuration.
+    pub(super) fn acl_of(&self, name: &str, port: &Port) -> AclNames {
+        match self.state.ports.get(name) {
+            Some(set) => set.over(&port.acl),
+            None => port.acl.clone(),
+        }
+        .expand(name)
+    }
+
+    /// Compares open ports with the devices that are there: closes what is gone, queues what is new, passes on what
+    /// has changed.
+    pub(super) fn sync_ports(&mut self) {
+        let links: BTreeMap<String, LinkView> = self
+            .mirror
+            .links()
+            .into_iter()
+            .map(|link| (link.name.clone(), link))
+            .collect();
+        let gone: Vec<(String, &str)> = self
+            .ports
+            .open
+            .iter()
+            .filter_map(|(name, open)| match links.get(name) {
+                None => Some((name.clone(), "the device is gone")),
+                Some(link) if link.index != open.ifindex => Some((name.clone(), "the device is another one")),
+                Some(_) => None,
+            })
+            .collect();
+        for (name, why) in gone {
+            self.close(&name, why);
+        }
+        self.refresh_attributes();
+        for (name, link) in &links {
+            let Some(port) = self.config.port_for(name) else {
+                continue;
+            };
+            if self.ports.open.contains_key(name) || self.ports.queue.contains(name) {
+                continue;
+            }
+            // A pattern may match devices that are no Ethernet; only an exact name is worth a word about it.
+            if link.mac.is_empty() {
+                if matches!(port.selector, Selector::Name(_)) {
+                    self.not_open(name, "the device has no Ethernet address".to_owned());
+                }
+                continue;
+            }
+            if !link.admin_up {
+                self.not_open(
+                    name,
+                    format!("the device is down; `ip link set {name} up` takes it up"),
+                );
+                continue;
+            }
+            match self.ports.waiting.get(name) {
+                Some(waiting) if waiting.again > Instant::now() => {}
+                _ => self.ports.queue.push_back(name.clone()),
+            }
+        }
+        let exact: Vec<String> = self
+            .config
+            .ports
+            .iter()
+            .filter_map(|port| match &port.selector {
+                Selector::Name(name) if !links.contains_key(name) => Some(name.clone()),
+                _ => None,
+            })
+            .collect();
+        for name in &exact {
+            self.not_open(name, "there is no such device yet".to_owned());
+        }
+        let config = &self.config;
+        self.ports.waiting.retain(|name, _| {
+            exact.contains(name) || links.contains_key(name) && config.port_for(name).is_some()
+        });
+        self.ports.begun = true;
+    }
+
+    fn not_open(&mut self, name: &str, message: String) {
+        // Nothing was tried, so nothing has to be waited for before the next try.
+        let is_news = self
+            .ports
+            .waiting
+            .get(name)
+            .is_none_or(|waiting| waiting.message != message);
+        // A workload's device is down for a moment when it appears; only a port that is named is missed.
+        let is_named = self
+            .config
+            .port_for(name)
+            .is_some_and(|port| matches!(port.selector, Selector::Name(_)));
+        if is_news && is_named {
+            tracing::warn!("port {name} is not open: {message}");
+        }
+        self.ports.waiting.insert(
+            name.to_owned(),
+            Waiting {
+                message,
+                again: Instant::now(),
+                delay: RETRY.0 / 2,
+            },
+        );
+    }
+
+    /// Passes on MAC, MTU, carrier and addresses where they have changed.
+    fn refresh_attributes(&mut self) {
+        for (name, open) in &mut self.ports.open {
+            let Some(attrs) = self.mirror.port_attrs(open.ifindex) else {
+                continue;
+            };
+            if attrs == open.attrs {
+                continue;
+            }
+            match self.dataplane.update_port(open.id, attrs.clone()) {
+                Ok(()) => open.attrs = attrs,
+                Err(error) => tracing::warn!("port {name}: {error}"),
+            }
+        }
+    }
+
+    /// Opens the next queued port. Before the daemon is ready, a port that the configuration names and that cannot
+    /// be opened ends it; later, and for patterns, opening is tried again.
+    pub(super) fn open_next(&mut self) -> Result<(), ErrorBody> {
+        let Some(name) = self.ports.queue.pop_front() else {
+            return Ok(());
+        };
+        let result = self.open(&name);
+        if let Err((is_exact, error)) = result {
+            let fatal = is_exact && !self.ready && !matches!(error, Error::NoDevice { .. });
+            if fatal {
+                return Err(translate::dataplane_error(&error));
+            }
+            let message = error.to_string();
+            if self.ports.wait(&name, message.clone()) {
+                tracing::error!("{message}");
+                self.publish(
+                    MonitorKind::Link,
+                    json!({"event": "port", "action": "failed", "port": name, "message": message}),
+                );
+            }
+        }
+        self.check_ready();
+        Ok(())
+    }
+
+    fn open(&mut self, name: &str) -> Result<(), (bool, Error)> {
+        let Some(port) = self.config.port_for(name).cloned() else {
+            return Ok(());
+        };
+        let Some(link) = self.mirror.link(name) else {
+            return Ok(());
+        };
+        let Some(attrs) = self.mirror.port_attrs(link.index) else {
+            return Ok(());
+        };
+        let is_exact = matches!(port.selector, Selector::Name(_));
+        let acl = self.acl_of(name, &port);
+        for list in [&acl.ingress, &acl.egress].into_iter().flatten() {
+            if !self.lists.has(list) {
+                tracing::warn!("port {name}: there is no list {list:?}: everything is denied until there is");
+            }
+        }
+        let spec = translate::spec(name, link.index, &port, &acl, attrs.clone(), &mut self.lists);
+        let on_exit = port.on_exit(&acl);
+        let started = Instant::now();
+        let id = self
+            .dataplane
+            .open_port(spec)
+            .map_err(|error| (is_exact, error))?;
+        self.ports.waiting.remove(name);
+        self.ports.open.insert(
+            name.to_owned(),
+            Open {
+                id,
+                ifindex: link.index,
+                port,
+                acl,
+                on_exit,
+                attrs,
+            },
+        );
+        if let Err(error) = self.mirror.port_opened(&mut self.dataplane, link.index, id) {
+            tracing::error!("port {name}: routes through it cannot be used: {error}");
+        }
+        tracing::info!("port {name} is open after {} ms", started.elapsed().as_millis());
+        self.publish(
+            MonitorKind::Link,
+            json!({"event": "port", "action": "opened", "port": name}),
+        );
+        Ok(())
+    }
+
+    /// Closes an open port.
+    pub(super) fn close(&mut self, name: &str, why: &str) {
+        let Some(open) = self.ports.open.remove(name) else {
+            return;
+        };
+        self.drops.port_closes(&self.dataplane.counters(), open.id);
+        if let Err(error) = self.mirror.port_closed(&mut self.dataplane, open.ifindex) {
+            tracing::error!("port {name}: {error}");
+        }
+        if let Err(error) = self.dataplane.close_port(open.id) {
+            tracing::warn!("port {name}: {error}");
+        }
+        tracing::info!("port {name} is closed: {why}");
+        self.publish(
+            MonitorKind::Link,
+            json!({"event": "port", "action": "closed", "port": name, "message": why}),
+        );
+    }
+
+    /// Brings open ports in line with configuration and lists after a change of either. Lists are exchanged while
+    /// the port works; anything else needs it closed and opened again.
+    pub(super) fn apply_to_ports(&mut self) {
+        let names: Vec<String> = self.ports.open.keys().cloned().collect();
+        let mut reopen = BTreeSet::new();
+        for name in &names {
+            let Some(port) = self.config.port_for(name).cloned() else {
+                self.close(name, "the configuration does not speak of it any more");
+                continue;
+            };
+            let acl = self.acl_of(name, &port);
+            let Some(open) = self.ports.open.get_mut(name) else {
+                continue;
+            };
+            let same = (
+                open.port.role,
+                open.port.mode,
+                open.port.anti_spoof,
+                open.port.fix_checksums,
+            ) == (port.role, port.mode, port.anti_spoof, port.fix_checksums)
+                && open.on_exit == port.on_exit(&acl);
+            if !same {
+                reopen.insert(name.clone());
+                continue;
+            }
+            for list in [&acl.ingress, &acl.egress].into_iter().flatten() {
+                if !self.lists.has(list) {
+                    tracing::warn!(
+                        "port {name}: there is no list {list:?}: everything is denied until there is"
+                    );
+                }
+            }
+            let ingress = acl.ingress.as_ref().map(|list| self.lists.get(list));
+            let egress = acl.egress.as_ref().map(|list| self.lists.get(list));
+            for (direction, list) in [(Direction::Ingress, ingress), (Direction::Egress, egress)] {
+                if let Err(error) = self.dataplane.set_acl(open.id, direction, list) {
+                    tracing::error!("port {name}: {error}");
+                }
+            }
+            open.acl = acl;
+            open.port = port;
+        }
+        for name in reopen {
+            self.close(&name, "its configuration has changed");
+        }
+        // What failed under the old configuration is tried at once under the new one.
+        for waiting in self.ports.waiting.values_mut() {
+            waiting.again = Instant::now();
+            waiting.delay = RETRY.0 / 2;
+        }
+        if self.mirror.complete() {
+            self.sync_ports();
+        }
+    }
+}
