@@ -79,10 +79,12 @@ impl<T> Numbered<T> {
         }
     }
 
-    fn remove(&mut self, number: u32, domain: &Domain) -> Option<T> {
+    /// Takes a value out. Its number is given out again once workers have let go of it; `clear` runs right before.
+    fn remove(&mut self, number: u32, domain: &Domain, clear: impl FnOnce() + Send + 'static) -> Option<T> {
         let value = self.values.get_mut(number as usize)?.take()?;
         let free = self.free.clone();
         domain.retire(Box::new(move || {
+            clear();
             free.lock().unwrap_or_else(PoisonError::into_inner).push(number);
         }));
         Some(value)
@@ -175,14 +177,12 @@ impl Fib {
         known
     }
 
-    /// Takes an adjacency away. Packets of groups that still name it are dropped as `egress_down`.
+    /// Takes an adjacency away that no group names any more. Packets on their way still go by it; once workers have
+    /// passed, a group that names it all the same leads to `egress_down`.
     pub fn remove_adjacency(&mut self, id: AdjId) -> Option<Adjacency> {
-        // First out of the workers' sight, then the number: it is free once they have passed.
-        if self.adjacencies.get(id.0).is_some() {
-            self.routes.adjacencies.clear(id, &self.domain);
-            self.routes.changed();
-        }
-        self.adjacencies.remove(id.0, &self.domain)
+        let routes = self.routes.clone();
+        self.adjacencies
+            .remove(id.0, &self.domain, move || routes.clear_adjacency(id))
     }
 
     /// The adjacency of that number.
@@ -230,13 +230,12 @@ impl Fib {
         true
     }
 
-    /// Takes a group away. Prefixes that still lead to it have no route.
+    /// Takes a group away that no prefix leads to any more. Packets on their way still go by it; once workers have
+    /// passed, a prefix that leads to it all the same has no route.
     pub fn remove_group(&mut self, id: GroupId) -> Option<Group> {
-        if self.groups.get(id.0).is_some() {
-            self.routes.set_group(id, Image::default());
-            self.routes.changed();
-        }
-        self.groups.remove(id.0, &self.domain)
+        let routes = self.routes.clone();
+        self.groups
+            .remove(id.0, &self.domain, move || routes.clear_group(id))
     }
 
     /// The group of that number.

@@ -69,6 +69,18 @@ impl Routes {
         self.groups.make(id.0).0.replace(image, &self.domain);
     }
 
+    /// Empties the slot of a group that was taken away.
+    pub(super) fn clear_group(&self, id: GroupId) {
+        self.set_group(id, Image::default());
+        self.changed();
+    }
+
+    /// Empties the slot of an adjacency that was taken away.
+    pub(super) fn clear_adjacency(&self, id: AdjId) {
+        self.adjacencies.clear(id, &self.domain);
+        self.changed();
+    }
+
     /// Called after every change that could let a waiting packet go.
     pub(crate) fn changed(&self) {
         self.generation.fetch_add(1, Ordering::Release);

@@ -118,11 +118,25 @@ fn numbers_come_back_only_when_readers_have_passed() {
         fib.remove_group(group);
         fib.remove_adjacency(adj);
         domain.reclaim();
-        let (next, next_adj) = (fib.add_group(Group::Blackhole), fib.adjacencies().count());
+        assert_eq!(
+            (fib.group(group), fib.adjacency(adj), fib.adjacencies().count()),
+            (None, None, 0)
+        );
+        let next = fib.add_group(Group::Blackhole);
         assert_ne!(next, group, "a worker may still hold the old number");
-        assert_eq!(next_adj, 0);
-        assert!(fib.routes().adjacency(&online, adj).lost());
+        assert_eq!(
+            fib.routes().member(&online, group, 0),
+            Some(adj),
+            "and goes by it to the end"
+        );
+        assert!(!fib.routes().adjacency(&online, adj).lost());
+    }
+    reader.quiescent();
+    domain.reclaim();
+    {
+        let online = reader.online();
         assert_eq!(fib.routes().member(&online, group, 0), None);
+        assert!(fib.routes().adjacency(&online, adj).lost());
     }
     reader.quiescent();
     domain.reclaim();

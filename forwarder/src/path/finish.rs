@@ -15,6 +15,29 @@ use crate::icmp::{self, Bucket};
 use crate::reason::Reason;
 use crate::tables::{NeighbourRequest, Shared};
 
+/// Rewrites the packet that `headers` describe and hands it over to be sent.
+#[inline]
+pub(super) fn depart(
+    view: &View<'_>,
+    mem: &mut impl Memory,
+    mut departure: Departure,
+    headers: &Headers,
+    next: &NextHop,
+    out: &mut Outcome,
+) {
+    if let Link::Ready { dst, src } = next.link {
+        let bytes = mem.data_mut(&mut departure.frame);
+        rewrite::ethernet(bytes, dst, src);
+        if departure.kind == Kind::Transit {
+            rewrite::ttl(bytes, headers);
+        }
+    }
+    if let Some(adj) = next.adj {
+        view.shared.routes().mark_used(adj);
+    }
+    out.tx.push(departure);
+}
+
 /// What a worker keeps from one burst to the next.
 #[derive(Debug)]
 pub(super) struct Finish {
@@ -55,7 +78,7 @@ impl Finish {
         out: &mut Outcome,
     ) {
         match (verdict, next.link) {
-            (Verdict::Go, Link::Ready { .. }) => self.depart(view, mem, packet, next, out),
+            (Verdict::Go, Link::Ready { .. }) => depart_held(view, mem, packet, next, out),
             (Verdict::Go, Link::Waiting) => self.wait(view, packet, next, out),
             (Verdict::Go, Link::Never(Verdict::Drop(reason))) | (Verdict::Drop(reason), _) => {
                 discard(view, packet, reason, out);
@@ -71,37 +94,6 @@ impl Finish {
             // No stage leaves a next hop like this behind; a packet without a way on has no route.
             (Verdict::Go, Link::Never(Verdict::Go)) => discard(view, packet, Reason::NoRoute, out),
         }
-    }
-
-    /// Rewrites the packet and hands it over to be sent.
-    #[inline]
-    fn depart(
-        &mut self,
-        view: &View<'_>,
-        mem: &mut impl Memory,
-        mut packet: Held,
-        next: &NextHop,
-        out: &mut Outcome,
-    ) {
-        let Link::Ready { dst, src } = next.link else {
-            return discard(view, packet, Reason::NoRoute, out);
-        };
-        let bytes = mem.data_mut(&mut packet.frame);
-        rewrite::ethernet(bytes, dst, src);
-        if packet.kind == Kind::Transit {
-            rewrite::ttl(bytes, &packet.headers);
-        }
-        if let Some(adj) = next.adj {
-            view.shared.routes().mark_used(adj);
-        }
-        out.tx.push(Departure {
-            frame: packet.frame,
-            ingress: packet.ingress,
-            egress: next.egress,
-            hash: packet.hash,
-            kind: packet.kind,
-            len: packet.len,
-        });
     }
 
     /// Holds the packet while its neighbour is being resolved.
@@ -169,7 +161,7 @@ impl Finish {
             ..packet
         };
         match next.link {
-            Link::Ready { .. } => self.depart(view, mem, reply, &next, out),
+            Link::Ready { .. } => depart_held(view, mem, reply, &next, out),
             _ => self.wait(view, reply, &next, out),
         }
     }
@@ -201,6 +193,27 @@ impl Finish {
     pub(super) fn late(&mut self, view: &View<'_>, mem: &mut impl Memory, packet: Held, out: &mut Outcome) {
         self.answer(view, mem, packet, Reason::NeighbourUnresolved, 0, out);
     }
+}
+
+fn depart_held(view: &View<'_>, mem: &mut impl Memory, packet: Held, next: &NextHop, out: &mut Outcome) {
+    let Held {
+        frame,
+        headers,
+        ingress,
+        kind,
+        hash,
+        len,
+        ..
+    } = packet;
+    let departure = Departure {
+        frame,
+        ingress,
+        egress: next.egress,
+        hash,
+        kind,
+        len,
+    };
+    depart(view, mem, departure, &headers, next, out);
 }
 
 /// The way of one packet as the tables are now.

@@ -196,6 +196,7 @@ fn ports_that_are_closed_or_down() {
 fn an_adjacency_that_was_taken_away_leads_nowhere() {
     let mut rig = Rig::new();
     rig.fib.remove_adjacency(rig.adjs[1]);
+    rig.shared.domain().reclaim();
     let sent = rig.send_one(UPLINK, udp4(0, 1, 64, 10)).expect("answered");
     assert_eq!(sent.headers().icmp, Some((3, 1)));
     assert_eq!(rig.totals(UPLINK).reason(Reason::EgressDown).answered, 1);

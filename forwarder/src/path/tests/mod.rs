@@ -9,6 +9,7 @@
 
 mod acl;
 mod answers;
+mod concurrent;
 mod explained;
 mod forwarding;
 mod held;
