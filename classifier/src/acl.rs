@@ -9,13 +9,15 @@
 //!
 //! [`Headers`]: crate::packet::Headers
 
+mod compile;
 mod cover;
 mod image;
 pub mod linear;
 mod model;
+mod run;
 
 pub use cover::{Covered, covered};
-pub use image::{CompileError, Image, Limits};
+pub use image::{CompileError, Image, Limits, Way};
 pub use model::{
     Action, Addresses, DscpSet, FragmentMatch, IcmpMatch, IcmpType, List, Match, Origin, PortRange, ProtoSet,
     Protocols, Rule, Set, TcpMatch,

@@ -2,9 +2,82 @@
 
 use std::sync::Arc;
 
-use super::linear;
+use super::compile::map::{Map4, Map6};
+use super::compile::upper::Upper;
+use super::compile::{self, TooLarge};
 use super::model::{Action, List, Match, Origin};
-use crate::packet::Headers;
+use super::run;
+use crate::packet::{Family, Headers};
+
+/// One cache line of words.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C, align(64))]
+pub(super) struct Line(pub(super) [u32; 16]);
+
+/// A node over keys of 64 bits.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C, align(128))]
+pub(super) struct Node64 {
+    /// Last key of each interval; the greatest number behind the last one.
+    pub(super) ends: [u64; 8],
+    pub(super) entries: [u32; 8],
+}
+
+/// Rules that a leaf's line holds.
+pub(super) const LEAF_RULES: usize = 10;
+
+/// Address to class.
+#[derive(Debug)]
+pub(super) enum AddressMap {
+    V4(Map4),
+    V6(Map6),
+}
+
+impl AddressMap {
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            AddressMap::V4(map) => map.bytes(),
+            AddressMap::V6(map) => map.bytes(),
+        }
+    }
+}
+
+/// The tables for packets of one family. Every index that one table holds is valid in the next: the compiler builds
+/// them together and nothing changes them.
+#[derive(Debug)]
+pub(super) struct Engine {
+    pub(super) src: AddressMap,
+    pub(super) dst: AddressMap,
+    pub(super) upper: Upper,
+    /// By source class: leaf or node over destination classes; empty when no rule stands there.
+    pub(super) src_rows: Vec<u32>,
+    /// By destination class: leaf or node over source classes; empty when no rule stands there.
+    pub(super) dst_rows: Vec<u32>,
+    pub(super) src_depth: u32,
+    pub(super) dst_depth: u32,
+    /// By source class: where its row begins in `cells`; empty when no rule stands there.
+    pub(super) dense_src: Vec<u32>,
+    /// By destination class: its column.
+    pub(super) dense_dst: Vec<u32>,
+    /// Leaves.
+    pub(super) cells: Vec<u32>,
+    pub(super) nodes: Vec<Line>,
+    /// Lines of ten rules: words 0 to 4 hold signatures of 16 bits, word 5 the next line or 0, words 6 to 15 the rules.
+    pub(super) leaves: Vec<Line>,
+    /// What is answered when no rule matches: -1 << 2 | action, which is greater than every rule.
+    pub(super) default: u32,
+}
+
+impl Engine {
+    pub(super) fn bytes(&self) -> usize {
+        self.src.bytes()
+            + self.dst.bytes()
+            + self.upper.bytes()
+            + (self.src_rows.len() + self.dst_rows.len() + self.dense_src.len() + self.dense_dst.len()) * 4
+            + self.cells.len() * 4
+            + (self.nodes.len() + self.leaves.len()) * 64
+    }
+}
 
 /// What a compiled list may cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,50 +111,105 @@ pub enum CompileError {
 impl std::fmt::Display for CompileError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            CompileError::Memory {
-                list,
-                rules,
-                needed,
-                limit,
-            } => write!(
-                f,
-                "list \"{list}\" with {rules} rules needs more than {} MiB compiled ({} MiB when given up); \
-                 split the list or merge rules into sets",
-                limit >> 20,
-                needed >> 20
-            ),
+            CompileError::Memory { list, rules, needed, limit } => {
+                write!(f, "list \"{list}\" with {rules} rules does not fit {} MiB", limit >> 20)?;
+                if *needed != usize::MAX {
+                    write!(f, " ({} MiB when given up)", needed >> 20)?;
+                }
+                f.write_str("; split the list, or put prefixes that share their rules into sets")
+            }
         }
     }
 }
 
 impl std::error::Error for CompileError {}
 
+/// Instructions that look-ups use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// None beyond the target's base.
+    Scalar,
+    /// AVX2.
+    Avx2,
+    /// AVX-512 F, BW, VL and DQ.
+    Avx512,
+}
+
+impl Way {
+    /// The ways that this CPU has, the widest last.
+    pub fn available() -> Vec<Way> {
+        run::available()
+    }
+}
+
 /// A compiled list: immutable, shared by all workers.
 #[derive(Debug)]
 pub struct Image {
     list: Arc<List>,
+    v4: Option<Engine>,
+    v6: Option<Engine>,
+    way: Way,
 }
 
 impl Image {
     /// Compiles a list.
+    ///
+    /// # Errors
+    /// [`CompileError::Memory`] when the tables would pass the limit.
     pub fn compile(list: &List, limits: &Limits) -> Result<Image, CompileError> {
-        let needed = list.rules.len() * size_of::<super::Rule>();
-        if needed > limits.memory {
-            return Err(CompileError::Memory {
-                list: list.name.clone(),
-                rules: list.rules.len(),
-                needed,
-                limit: limits.memory,
-            });
-        }
-        Ok(Image {
-            list: Arc::new(list.clone()),
-        })
+        let too_large = |e: TooLarge| CompileError::Memory {
+            list: list.name.clone(),
+            rules: list.rules.len(),
+            needed: e.0,
+            limit: limits.memory,
+        };
+        let v4 = compile::compile(list, Family::V4, limits.memory).map_err(too_large)?;
+        let left = limits.memory.saturating_sub(v4.as_ref().map_or(0, Engine::bytes));
+        let v6 = compile::compile(list, Family::V6, left).map_err(too_large)?;
+        let way = Way::available().last().copied().unwrap_or(Way::Scalar);
+        Ok(Image { list: Arc::new(list.clone()), v4, v6, way })
+    }
+
+    /// The same image with look-ups by another way; `None` when the CPU lacks it.
+    pub fn with_way(self, way: Way) -> Option<Image> {
+        Way::available().contains(&way).then_some(Image { way, ..self })
     }
 
     /// Judges a burst of up to [`super::BURST`] packets; `out` is at least as long as `packets`.
     pub fn classify_burst(&self, packets: &[Headers], out: &mut [Match]) {
-        linear::classify_burst(&self.list, packets, out);
+        for (packets, out) in packets.chunks(super::BURST).zip(out.chunks_mut(super::BURST)) {
+            let v4 = packets.iter().filter(|p| p.family == Family::V4).count();
+            let order: [u8; super::BURST] = std::array::from_fn(|i| i as u8);
+            if v4 == packets.len() {
+                self.family(&self.v4, packets, &order[..v4], out);
+            } else if v4 == 0 {
+                self.family(&self.v6, packets, &order[..packets.len()], out);
+            } else {
+                let (mut order, mut a, mut b) = ([0u8; super::BURST], 0, packets.len());
+                for (i, p) in packets.iter().enumerate() {
+                    if p.family == Family::V4 {
+                        order[a] = i as u8;
+                        a += 1;
+                    } else {
+                        b -= 1;
+                        order[b] = i as u8;
+                    }
+                }
+                self.family(&self.v4, packets, &order[..a], out);
+                self.family(&self.v6, packets, &order[a..packets.len()], out);
+            }
+        }
+    }
+
+    fn family(&self, engine: &Option<Engine>, packets: &[Headers], order: &[u8], out: &mut [Match]) {
+        match engine {
+            Some(engine) => run::burst(engine, self.way, packets, order, out),
+            None => {
+                for &i in order {
+                    out[usize::from(i)] = Match { action: self.list.default, rule: -1 };
+                }
+            }
+        }
     }
 
     /// Judges one packet, by the same tables as [`Image::classify_burst`].
@@ -118,11 +246,11 @@ impl Image {
 
     /// Bytes that look-ups read.
     pub fn image_bytes(&self) -> usize {
-        self.list.rules.len() * size_of::<super::Rule>()
+        self.v4.as_ref().map_or(0, Engine::bytes) + self.v6.as_ref().map_or(0, Engine::bytes)
     }
 
-    /// All bytes that the image holds.
+    /// All bytes that the image holds, its copy of the rules included.
     pub fn bytes(&self) -> usize {
-        self.image_bytes()
+        self.image_bytes() + compile::model_bytes(&self.list.rules)
     }
 }

@@ -1,0 +1,188 @@
+//! Rules to an engine for one family.
+
+use hashbrown::HashMap;
+
+use super::image::{AddressMap, Engine, Line};
+use super::model::{List, Rule};
+use crate::packet::Family;
+
+mod classes;
+pub(super) mod map;
+mod pairs;
+pub(super) mod upper;
+
+use classes::{Classes, Specs};
+use map::{Map4, Map6};
+use pairs::{Dense, Leaves, Reduced, Rows};
+use upper::{Signature, Upper};
+
+/// The tables would take more than the limit: bytes wanted.
+#[derive(Debug)]
+pub(super) struct TooLarge(pub(super) usize);
+
+impl From<pairs::TooLarge> for TooLarge {
+    fn from(e: pairs::TooLarge) -> Self {
+        TooLarge(e.0)
+    }
+}
+
+impl From<upper::TooLarge> for TooLarge {
+    fn from(e: upper::TooLarge) -> Self {
+        TooLarge(e.0)
+    }
+}
+
+/// Rules of one family, reduced to numbers.
+struct Input {
+    rules: Vec<Reduced>,
+    signatures: Vec<Signature>,
+    src: Classes,
+    dst: Classes,
+}
+
+fn pack(rule: usize, action: super::Action) -> u32 {
+    (rule as u32) << 2 | action as u32
+}
+
+fn reduce(list: &List, family: Family) -> Input {
+    let (mut src, mut dst) = (Specs::default(), Specs::default());
+    let mut ids: HashMap<Signature, u32> = HashMap::new();
+    let mut signatures = Vec::new();
+    let mut rules = Vec::with_capacity(list.rules.len());
+    for (i, rule) in list.rules.iter().enumerate() {
+        if !rule.src.has(family) || !rule.dst.has(family) {
+            continue;
+        }
+        let Some(signature) = Signature::of(rule, family) else { continue };
+        let (Some(s), Some(d)) = (src.intern(&rule.src, family), dst.intern(&rule.dst, family)) else {
+            continue;
+        };
+        let next = signatures.len() as u32;
+        let id = *ids.entry_ref(&signature).or_insert(next);
+        if id == next {
+            signatures.push(signature);
+        }
+        rules.push(Reduced { packed: pack(i, rule.action), src: s, dst: d, signature: id });
+    }
+    let bits = if family == Family::V4 { 32 } else { 128 };
+    Input { rules, signatures, src: src.classes(bits), dst: dst.classes(bits) }
+}
+
+/// A rule stands in rows when no more classes than this meet its condition on the near side.
+const NEAR_CLASSES: u64 = 64;
+/// A dense table over all rules is taken up to this many cells: it stays in the second-level cache.
+const DENSE_CELLS: u64 = 1 << 18;
+
+/// Compiles the rules of one family; `None` when no rule can match a packet of it.
+pub(super) fn compile(list: &List, family: Family, limit: usize) -> Result<Option<Engine>, TooLarge> {
+    let input = reduce(list, family);
+    if input.rules.is_empty() {
+        return Ok(None);
+    }
+    if input.signatures.len() > usize::from(u16::MAX) - 1 {
+        return Err(TooLarge(usize::MAX));
+    }
+    let upper = Upper::build(&input.signatures, family, limit)?;
+    let covers = covers(&upper, input.signatures.len());
+    let mut leaves = Leaves::new(input.signatures.len() as u32, covers);
+    let (mut near_src, mut near_dst, mut wide) = (Vec::new(), Vec::new(), Vec::new());
+    if (input.src.len() * input.dst.len()) as u64 <= DENSE_CELLS {
+        wide = input.rules;
+    } else {
+        for r in input.rules {
+            if input.src.width(r.src) <= NEAR_CLASSES {
+                near_src.push(r);
+            } else if input.dst.width(r.dst) <= NEAR_CLASSES {
+                near_dst.push(r);
+            } else {
+                wide.push(r);
+            }
+        }
+    }
+    let mut nodes = vec![Line::default()];
+    let group = |rules: &[Reduced], flip, nodes: &mut Vec<Line>, leaves: &mut Leaves| {
+        if rules.is_empty() {
+            return Ok(Rows::default());
+        }
+        let (near, far) = if flip { (&input.dst, &input.src) } else { (&input.src, &input.dst) };
+        pairs::rows(rules, near, far, flip, nodes, leaves, limit)
+    };
+    let src_rows = group(&near_src, false, &mut nodes, &mut leaves)?;
+    let dst_rows = group(&near_dst, true, &mut nodes, &mut leaves)?;
+    let dense = if wide.is_empty() {
+        Dense::default()
+    } else {
+        pairs::dense(&wide, &input.src, &input.dst, &mut leaves, limit)?
+    };
+    let map = |classes: &Classes| match family {
+        Family::V4 => AddressMap::V4(Map4::build(&classes.intervals)),
+        Family::V6 => AddressMap::V6(Map6::build(&classes.intervals)),
+    };
+    let engine = Engine {
+        src: map(&input.src),
+        dst: map(&input.dst),
+        upper,
+        src_rows: src_rows.root,
+        dst_rows: dst_rows.root,
+        src_depth: src_rows.depth,
+        dst_depth: dst_rows.depth,
+        dense_src: dense.src,
+        dense_dst: dense.dst,
+        cells: dense.cells,
+        nodes,
+        leaves: leaves.lines,
+        default: u32::MAX << 2 | list.default as u32,
+    };
+    if std::env::var_os("ACL_STATS").is_some() {
+        eprintln!(
+            "stats: src classes {} dst {} sigs {} upper {} (s {} d {} first {} second {}), A {} B {} C {}, nodes {} leaves {} longest {} depth {} {} cells {} srcmap {} dstmap {} bytes {} mapdepth {:?}",
+            input.src.len(), input.dst.len(), input.signatures.len(), engine.upper.classes, engine.upper.sport_classes, engine.upper.dport_classes, engine.upper.first.len(), engine.upper.second.len(),
+            near_src.len(), near_dst.len(), wide.len(), engine.nodes.len(), engine.leaves.len(), leaves.longest, engine.src_depth, engine.dst_depth, engine.cells.len(), engine.src.bytes(), engine.dst.bytes(), engine.bytes(),
+            match &engine.src { AddressMap::V4(m) => (m.depth, 0), AddressMap::V6(m) => (m.depth_high, m.depth_low) }
+        );
+    }
+    let bytes = engine.bytes();
+    if bytes > limit {
+        return Err(TooLarge(bytes));
+    }
+    Ok(Some(engine))
+}
+
+/// Which signatures hold only where another does; nothing beyond 1,024 signatures, where it would take too long.
+fn covers(upper: &Upper, n: usize) -> Vec<Vec<u64>> {
+    if n > 1024 {
+        return Vec::new();
+    }
+    let words = n.div_ceil(64);
+    // Column i: the upper classes at which signature i holds. b is covered by a when no class has b without a.
+    let mut covers = vec![vec![u64::MAX; words]; n];
+    let lines = upper.words / 16;
+    for class in 0..upper.classes as usize {
+        let row: Vec<u64> = (0..words)
+            .map(|w| {
+                let word = |k: usize| u64::from(upper.rows[class * lines + k / 16].0[k % 16]);
+                word(2 * w) | word(2 * w + 1) << 32
+            })
+            .collect();
+        for (a, covered) in covers.iter_mut().enumerate() {
+            if row[a >> 6] >> (a & 63) & 1 == 0 {
+                for (c, r) in covered.iter_mut().zip(&row) {
+                    *c &= !r;
+                }
+            }
+        }
+    }
+    covers
+}
+
+/// Bytes of the rules as they were written, for the account of what a list holds.
+pub(super) fn model_bytes(rules: &[Rule]) -> usize {
+    std::mem::size_of_val(rules)
+        + rules
+            .iter()
+            .map(|r| {
+                (r.src.prefixes.len() + r.dst.prefixes.len()) * size_of::<crate::lpm::IpPrefix>()
+                    + (r.sport.len() + r.dport.len()) * 4
+            })
+            .sum::<usize>()
+}

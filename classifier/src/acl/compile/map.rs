@@ -1,0 +1,263 @@
+//! Address to class, as tables that look-ups walk.
+//!
+//! IPv4: a table of the upper 16 bits, then 256-entry chunks for the next two bytes where many classes meet, and
+//! nodes of eight intervals in one cache line where few do. IPv6: a table over a window of the upper 64 bits, then
+//! nodes over them, then, where a /64 is cut, nodes over the lower 64 bits. The number of steps is the same for all
+//! addresses of a map, so that no address is slower than another by more than its cache misses.
+
+use crate::acl::image::{Line, Node64};
+
+/// The entry is the number of a 256-entry chunk.
+pub(in crate::acl) const CHUNK: u32 = 1 << 31;
+/// The entry is the number of a node.
+pub(in crate::acl) const NODE: u32 = 1 << 30;
+/// The entry is the number of a node over the lower 64 bits.
+pub(in crate::acl) const LOW: u32 = 1 << 31;
+/// Intervals of a node.
+pub(in crate::acl) const FAN: usize = 8;
+
+/// IPv4 address to class.
+#[derive(Debug, Default)]
+pub(in crate::acl) struct Map4 {
+    /// By the upper 16 bits: class, `CHUNK` or `NODE`.
+    pub(in crate::acl) root: Vec<u32>,
+    /// 256 entries each.
+    pub(in crate::acl) chunks: Vec<u32>,
+    pub(in crate::acl) nodes: Vec<Line>,
+    /// Levels of nodes that a look-up walks.
+    pub(in crate::acl) depth: u32,
+}
+
+impl Map4 {
+    pub(super) fn build(intervals: &[(u128, u32)]) -> Map4 {
+        let intervals: Vec<(u32, u32)> = intervals.iter().map(|&(a, c)| (a as u32, c)).collect();
+        // One level of nodes is the faster map; two levels save the chunks of sparsely used /16s.
+        let map = Self::with_depth(&intervals, 1);
+        if map.bytes() > 8 << 20 {
+            let deeper = Self::with_depth(&intervals, 2);
+            if deeper.bytes() * 2 < map.bytes() {
+                return deeper;
+            }
+        }
+        map
+    }
+
+    fn with_depth(intervals: &[(u32, u32)], depth: u32) -> Map4 {
+        let mut map = Map4 { root: vec![0; 1 << 16], chunks: vec![0; 256], nodes: vec![Line::default()], depth: 0 };
+        let mut from = 0;
+        for h in 0..1u32 << 16 {
+            let (lo, hi) = (h << 16, h << 16 | 0xffff);
+            map.root[h as usize] = map.entry(intervals, &mut from, lo, hi, depth, 16);
+        }
+        map
+    }
+
+    /// The entry for addresses `lo..=hi`; `from` is the interval that holds `lo`, and is moved on.
+    fn entry(&mut self, iv: &[(u32, u32)], from: &mut usize, lo: u32, hi: u32, depth: u32, bits: u32) -> u32 {
+        while *from + 1 < iv.len() && iv[*from + 1].0 <= lo {
+            *from += 1;
+        }
+        let mut to = *from + 1;
+        while to < iv.len() && iv[to].0 <= hi && to - *from <= 64 {
+            to += 1;
+        }
+        let part = &iv[*from..to];
+        if part.len() == 1 {
+            return part[0].1;
+        }
+        if part.len() <= FAN || depth == 2 && part.len() <= FAN * FAN {
+            let runs: Vec<(u32, u32)> = (0..part.len())
+                .map(|i| (part.get(i + 1).map_or(u32::MAX, |next| next.0 - 1), part[i].1))
+                .collect();
+            let (entry, levels) = tree(&mut self.nodes, &runs);
+            self.depth = self.depth.max(levels);
+            return entry;
+        }
+        let id = (self.chunks.len() / 256) as u32;
+        self.chunks.resize(self.chunks.len() + 256, 0);
+        let step = (hi - lo) / 255; // 256 addresses at 16 bits, 1 at 8 bits
+        let step = if bits == 16 { 256 } else { step.max(1) };
+        for i in 0..256u32 {
+            let sub = lo + i * step;
+            let e = self.entry(iv, from, sub, sub + (step - 1), depth, 8);
+            self.chunks[(id * 256 + i) as usize] = e;
+        }
+        CHUNK | id
+    }
+
+    pub(in crate::acl) fn bytes(&self) -> usize {
+        (self.root.len() + self.chunks.len()) * 4 + self.nodes.len() * 64
+    }
+}
+
+/// Builds nodes over runs `(last key, value)` in order, the last one up to `u32::MAX`. Gives the entry and the levels.
+pub(super) fn tree(nodes: &mut Vec<Line>, runs: &[(u32, u32)]) -> (u32, u32) {
+    if runs.len() == 1 {
+        return (runs[0].1, 0);
+    }
+    let mut level: Vec<(u32, u32)> = runs.to_vec();
+    let mut levels = 0;
+    while level.len() > 1 {
+        level = level
+            .chunks(FAN)
+            .map(|part| {
+                if part.len() == 1 {
+                    return part[0];
+                }
+                let mut line = [0u32; 16];
+                for i in 0..FAN {
+                    // Behind the last interval the keys are the greatest: nothing is beyond them.
+                    line[i] = if i + 1 < part.len() { part[i].0 } else { u32::MAX };
+                    line[FAN + i] = part[i.min(part.len() - 1)].1;
+                }
+                nodes.push(Line(line));
+                (part[part.len() - 1].0, NODE | (nodes.len() - 1) as u32)
+            })
+            .collect();
+        levels += 1;
+    }
+    (level[0].1, levels)
+}
+
+/// IPv6 address to class.
+#[derive(Debug, Default)]
+pub(in crate::acl) struct Map6 {
+    /// Where the window over the upper 64 bits begins.
+    pub(in crate::acl) base: u64,
+    /// Bits of the upper 64 that are below the window.
+    pub(in crate::acl) shift: u32,
+    /// By the window: class, `NODE` or `LOW`.
+    pub(in crate::acl) root: Vec<u32>,
+    pub(in crate::acl) nodes: Vec<Node64>,
+    /// Levels of nodes over the upper 64 bits.
+    pub(in crate::acl) depth_high: u32,
+    /// Levels of nodes over the lower 64 bits.
+    pub(in crate::acl) depth_low: u32,
+}
+
+impl Map6 {
+    pub(super) fn build(intervals: &[(u128, u32)]) -> Map6 {
+        let mut map = Map6 { nodes: vec![Node64::default()], ..Map6::default() };
+        let mut high: Vec<(u64, u32)> = Vec::new(); // first upper half, entry
+        let mut i = 0;
+        while i < intervals.len() {
+            let (start, class) = intervals[i];
+            let top = (start >> 64) as u64;
+            let same = intervals[i..].iter().take_while(|iv| (iv.0 >> 64) as u64 == top).count();
+            if same == 1 && start as u64 == 0 {
+                high.push((top, class));
+                i += 1;
+                continue;
+            }
+            // This /64 is cut: a tree over the lower half, from what was valid before it.
+            let mut low: Vec<(u64, u32)> = Vec::new();
+            if start as u64 != 0 {
+                low.push((0, intervals[i - 1].1));
+            }
+            low.extend(intervals[i..i + same].iter().map(|iv| (iv.0 as u64, iv.1)));
+            let last = low[low.len() - 1].1;
+            let runs = ends(&low);
+            let (entry, levels) = tree64(&mut map.nodes, &runs);
+            map.depth_low = map.depth_low.max(levels);
+            high.push((top, LOW | entry & !NODE));
+            i += same;
+            let next = intervals.get(i).map(|iv| (iv.0 >> 64) as u64);
+            if top < u64::MAX && next != Some(top + 1) {
+                high.push((top + 1, last));
+            }
+        }
+        map.window(&high);
+        map
+    }
+
+    /// Chooses the window of the upper 64 bits that cuts the intervals most evenly, and fills the root.
+    fn window(&mut self, high: &[(u64, u32)]) {
+        let m = high.len();
+        let mut best = (f64::MAX, 0u64, 63u32);
+        if m > FAN {
+            for cut in [0, m / 100, m / 20, m / 8, m / 4] {
+                let (lo, hi) = (high[cut].0, high[m - 1 - cut].0);
+                let mut shift = 0;
+                while (hi - lo) >> shift >= ROOT6 as u64 - 2 {
+                    shift += 1;
+                }
+                let base = lo & !((1u64 << shift) - 1);
+                let mut cost = 0.0;
+                let mut i = 0;
+                while i < m {
+                    let at = bucket(high[i].0, base, shift);
+                    let n = high[i..].iter().take_while(|h| bucket(h.0, base, shift) == at).count();
+                    cost += n as f64 * (n as f64 + 1.0).log2();
+                    i += n;
+                }
+                if cost < best.0 {
+                    best = (cost, base, shift);
+                }
+            }
+        }
+        (self.base, self.shift) = (best.1, best.2);
+        let size = if m > FAN { ROOT6 } else { 2 };
+        let mut from = 0;
+        for b in 0..size {
+            // The first bucket takes what lies before the window, the last one what lies behind it.
+            let lo = if b == 0 { 0 } else { self.base.wrapping_add((b as u64) << self.shift) };
+            if b > 0 && (b as u64) > (u64::MAX - self.base) >> self.shift {
+                self.root.push(high[m - 1].1);
+                continue;
+            }
+            while from + 1 < m && high[from + 1].0 <= lo {
+                from += 1;
+            }
+            let mut to = from + 1;
+            while to < m && bucket(high[to].0, self.base, self.shift).min(size as u64 - 1) == b as u64 {
+                to += 1;
+            }
+            let (entry, levels) = tree64(&mut self.nodes, &ends(&high[from..to]));
+            self.depth_high = self.depth_high.max(levels);
+            self.root.push(entry);
+        }
+    }
+
+    pub(in crate::acl) fn bytes(&self) -> usize {
+        self.root.len() * 4 + self.nodes.len() * size_of::<Node64>()
+    }
+}
+
+/// Entries of the root of an IPv6 map.
+const ROOT6: usize = 1 << 16;
+
+/// The root's entry for an upper half.
+#[inline]
+pub(in crate::acl) fn bucket(high: u64, base: u64, shift: u32) -> u64 {
+    (high.saturating_sub(base) >> shift).min(ROOT6 as u64 - 1)
+}
+
+/// First keys to last keys.
+fn ends(starts: &[(u64, u32)]) -> Vec<(u64, u32)> {
+    (0..starts.len()).map(|i| (starts.get(i + 1).map_or(u64::MAX, |n| n.0 - 1), starts[i].1)).collect()
+}
+
+/// As [`tree`], over keys of 64 bits.
+fn tree64(nodes: &mut Vec<Node64>, runs: &[(u64, u32)]) -> (u32, u32) {
+    let mut level: Vec<(u64, u32)> = runs.to_vec();
+    let mut levels = 0;
+    while level.len() > 1 {
+        level = level
+            .chunks(FAN)
+            .map(|part| {
+                if part.len() == 1 {
+                    return part[0];
+                }
+                let mut node = Node64::default();
+                for i in 0..FAN {
+                    node.ends[i] = if i + 1 < part.len() { part[i].0 } else { u64::MAX };
+                    node.entries[i] = part[i.min(part.len() - 1)].1;
+                }
+                nodes.push(node);
+                (part[part.len() - 1].0, NODE | (nodes.len() - 1) as u32)
+            })
+            .collect();
+        levels += 1;
+    }
+    (level[0].1, levels)
+}
