@@ -15,6 +15,8 @@ mod image;
 pub mod linear;
 mod model;
 mod run;
+#[cfg(test)]
+mod tests;
 
 pub use cover::{Covered, covered};
 pub use image::{CompileError, Image, Limits, Way};

@@ -53,7 +53,9 @@ fn reduce(list: &List, family: Family) -> Input {
         if !rule.src.has(family) || !rule.dst.has(family) {
             continue;
         }
-        let Some(signature) = Signature::of(rule, family) else { continue };
+        let Some(signature) = Signature::of(rule, family) else {
+            continue;
+        };
         let (Some(s), Some(d)) = (src.intern(&rule.src, family), dst.intern(&rule.dst, family)) else {
             continue;
         };
@@ -62,10 +64,20 @@ fn reduce(list: &List, family: Family) -> Input {
         if id == next {
             signatures.push(signature);
         }
-        rules.push(Reduced { packed: pack(i, rule.action), src: s, dst: d, signature: id });
+        rules.push(Reduced {
+            packed: pack(i, rule.action),
+            src: s,
+            dst: d,
+            signature: id,
+        });
     }
     let bits = if family == Family::V4 { 32 } else { 128 };
-    Input { rules, signatures, src: src.classes(bits), dst: dst.classes(bits) }
+    Input {
+        rules,
+        signatures,
+        src: src.classes(bits),
+        dst: dst.classes(bits),
+    }
 }
 
 /// A rule stands in rows when no more classes than this meet its condition on the near side.
@@ -99,12 +111,16 @@ pub(super) fn compile(list: &List, family: Family, limit: usize) -> Result<Optio
             }
         }
     }
-    let mut nodes = vec![Line::default()];
+    let mut nodes = vec![Line::NOTHING];
     let group = |rules: &[Reduced], flip, nodes: &mut Vec<Line>, leaves: &mut Leaves| {
         if rules.is_empty() {
             return Ok(Rows::default());
         }
-        let (near, far) = if flip { (&input.dst, &input.src) } else { (&input.src, &input.dst) };
+        let (near, far) = if flip {
+            (&input.dst, &input.src)
+        } else {
+            (&input.src, &input.dst)
+        };
         pairs::rows(rules, near, far, flip, nodes, leaves, limit)
     };
     let src_rows = group(&near_src, false, &mut nodes, &mut leaves)?;
@@ -133,14 +149,6 @@ pub(super) fn compile(list: &List, family: Family, limit: usize) -> Result<Optio
         leaves: leaves.lines,
         default: u32::MAX << 2 | list.default as u32,
     };
-    if std::env::var_os("ACL_STATS").is_some() {
-        eprintln!(
-            "stats: src classes {} dst {} sigs {} upper {} (s {} d {} first {} second {}), A {} B {} C {}, nodes {} leaves {} longest {} depth {} {} cells {} srcmap {} dstmap {} bytes {} mapdepth {:?}",
-            input.src.len(), input.dst.len(), input.signatures.len(), engine.upper.classes, engine.upper.sport_classes, engine.upper.dport_classes, engine.upper.first.len(), engine.upper.second.len(),
-            near_src.len(), near_dst.len(), wide.len(), engine.nodes.len(), engine.leaves.len(), leaves.longest, engine.src_depth, engine.dst_depth, engine.cells.len(), engine.src.bytes(), engine.dst.bytes(), engine.bytes(),
-            match &engine.src { AddressMap::V4(m) => (m.depth, 0), AddressMap::V6(m) => (m.depth_high, m.depth_low) }
-        );
-    }
     let bytes = engine.bytes();
     if bytes > limit {
         return Err(TooLarge(bytes));

@@ -21,13 +21,16 @@ const INDEXED_PAIRS: usize = 64;
 /// An address condition: `None` for any address.
 type Key = Option<IpPrefix>;
 
+/// Family (whether IPv4) and length of a prefix; `None` for any address.
+type Length = Option<(bool, u8)>;
+
 /// Finds every rule that one earlier rule covers. Rules covered only by several earlier ones together are not found.
 ///
 /// Earlier rules are indexed by their prefix pairs; each rule probes the pairs of lengths that occur, so that a list
 /// of 10,000 rules takes milliseconds and not a comparison of all with all.
 pub fn covered(list: &List) -> Vec<Covered> {
     let mut index: HashMap<(Key, Key), Vec<u32>> = HashMap::new();
-    let mut lengths: Vec<(Option<(bool, u8)>, Option<(bool, u8)>)> = Vec::new();
+    let mut lengths: Vec<(Length, Length)> = Vec::new();
     let mut broad: Vec<u32> = Vec::new();
     let mut found = Vec::new();
     for (j, rule) in list.rules.iter().enumerate() {
@@ -90,7 +93,7 @@ fn keys(a: &Addresses) -> Vec<Key> {
 }
 
 /// The prefix of the given family and length around `probe`; outer `None` when there is none.
-fn widen(probe: Key, to: Option<(bool, u8)>) -> Option<Key> {
+fn widen(probe: Key, to: Length) -> Option<Key> {
     let Some((v4, len)) = to else { return Some(None) };
     match probe? {
         IpPrefix::V4(p) if v4 && len <= p.len() => {

@@ -10,17 +10,30 @@ use super::run;
 use crate::packet::{Family, Headers};
 
 /// One cache line of words.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
 pub(super) struct Line(pub(super) [u32; 16]);
 
+impl Line {
+    /// A node whose first interval holds every key.
+    pub(super) const NOTHING: Line = Line([u32::MAX; 16]);
+}
+
 /// A node over keys of 64 bits.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 #[repr(C, align(128))]
 pub(super) struct Node64 {
     /// Last key of each interval; the greatest number behind the last one.
     pub(super) ends: [u64; 8],
     pub(super) entries: [u32; 8],
+}
+
+impl Node64 {
+    /// A node whose first interval holds every key.
+    pub(super) const NOTHING: Node64 = Node64 {
+        ends: [u64::MAX; 8],
+        entries: [0; 8],
+    };
 }
 
 /// Rules that a leaf's line holds.
@@ -111,8 +124,17 @@ pub enum CompileError {
 impl std::fmt::Display for CompileError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            CompileError::Memory { list, rules, needed, limit } => {
-                write!(f, "list \"{list}\" with {rules} rules does not fit {} MiB", limit >> 20)?;
+            CompileError::Memory {
+                list,
+                rules,
+                needed,
+                limit,
+            } => {
+                write!(
+                    f,
+                    "list \"{list}\" with {rules} rules does not fit {} MiB",
+                    limit >> 20
+                )?;
                 if *needed != usize::MAX {
                     write!(f, " ({} MiB when given up)", needed >> 20)?;
                 }
@@ -167,7 +189,12 @@ impl Image {
         let left = limits.memory.saturating_sub(v4.as_ref().map_or(0, Engine::bytes));
         let v6 = compile::compile(list, Family::V6, left).map_err(too_large)?;
         let way = Way::available().last().copied().unwrap_or(Way::Scalar);
-        Ok(Image { list: Arc::new(list.clone()), v4, v6, way })
+        Ok(Image {
+            list: Arc::new(list.clone()),
+            v4,
+            v6,
+            way,
+        })
     }
 
     /// The same image with look-ups by another way; `None` when the CPU lacks it.
@@ -206,7 +233,10 @@ impl Image {
             Some(engine) => run::burst(engine, self.way, packets, order, out),
             None => {
                 for &i in order {
-                    out[usize::from(i)] = Match { action: self.list.default, rule: -1 };
+                    out[usize::from(i)] = Match {
+                        action: self.list.default,
+                        rule: -1,
+                    };
                 }
             }
         }

@@ -63,7 +63,10 @@ pub(super) fn available() -> Vec<Way> {
     let mut ways = vec![Way::Scalar];
     #[cfg(target_arch = "x86_64")]
     {
-        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("bmi1") && is_x86_feature_detected!("popcnt") {
+        if is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("bmi1")
+            && is_x86_feature_detected!("popcnt")
+        {
             ways.push(Way::Avx2);
         }
         let wide = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw");
@@ -136,7 +139,10 @@ unsafe fn steps<O: Ops>(e: &Engine, packets: &[Headers], order: &[u8], out: &mut
         }
         for i in 0..n {
             const ACTIONS: [Action; 4] = [Action::Allow, Action::Deny, Action::Reject, Action::Deny];
-            let m = Match { action: ACTIONS[best[i] as usize & 3], rule: best[i] as i32 >> 2 };
+            let m = Match {
+                action: ACTIONS[best[i] as usize & 3],
+                rule: best[i] as i32 >> 2,
+            };
             *out.get_unchecked_mut(usize::from(order[i])) = m;
         }
     }
@@ -157,7 +163,9 @@ unsafe fn upper_class(u: &Upper, p: &Headers) -> u32 {
         };
         let mut proto = u32::from(*at(&u.proto, place + usize::from(p.proto)));
         if let Some(x) = &u.extra {
-            let icmp = p.icmp.map_or(1 << 16, |(kind, code)| usize::from(kind) << 8 | usize::from(code));
+            let icmp = p
+                .icmp
+                .map_or(1 << 16, |(kind, code)| usize::from(kind) << 8 | usize::from(code));
             let tcp = u32::from(*at(&x.tcp, usize::from(p.tcp_flags)));
             let icmp = u32::from(*at(&x.icmp, icmp));
             let dscp = u32::from(*at(&x.dscp, usize::from(p.dscp & 63)));
@@ -210,7 +218,10 @@ unsafe fn v4<O: Ops>(map: &Map4, addr: u32) -> u32 {
         for shift in [8, 0] {
             // All bits set when the entry is a chunk: selects without a branch that traffic could mispredict.
             let chunk = ((entry & CHUNK) as i32 >> 31) as u32;
-            let next = *at(&map.chunks, ((entry << 8 | addr >> shift & 0xff) & chunk) as usize);
+            let next = *at(
+                &map.chunks,
+                ((entry << 8 | addr >> shift & 0xff) & chunk) as usize,
+            );
             entry = entry & !chunk | next & chunk;
         }
         for _ in 0..map.depth {
@@ -306,12 +317,21 @@ unsafe fn rows<O: Ops>(
 /// # Safety
 /// As for [`steps`].
 #[inline(always)]
-unsafe fn leaves<O: Ops>(e: &Engine, leaf: &[u32; BURST], class: &[u32; BURST], n: usize, best: &mut [u32; BURST]) {
+unsafe fn leaves<O: Ops>(
+    e: &Engine,
+    leaf: &[u32; BURST],
+    class: &[u32; BURST],
+    n: usize,
+    best: &mut [u32; BURST],
+) {
     let lines = e.upper.words / 16;
     // SAFETY: the caller's promise.
     unsafe {
         for i in 0..n {
-            let row = e.upper.rows.get_unchecked(class[i] as usize * lines..(class[i] as usize + 1) * lines);
+            let row = e
+                .upper
+                .rows
+                .get_unchecked(class[i] as usize * lines..(class[i] as usize + 1) * lines);
             let mut line = at(&e.leaves, leaf[i] as usize);
             loop {
                 let mask = O::holds(line, row);

@@ -17,12 +17,15 @@ pub(super) type Spec = u32;
 /// Runs of class numbers, both ends included, in order and apart.
 pub(super) type Runs = Vec<(u32, u32)>;
 
+/// First address and length of each prefix.
+type Members = Vec<(u128, u8)>;
+
 /// The conditions on one side (source or destination) of the rules of one family.
 #[derive(Default)]
 pub(super) struct Specs {
-    ids: HashMap<Vec<(u128, u8)>, Spec>,
+    ids: HashMap<Members, Spec>,
     /// Conditions that hold a large set are told apart by the set and not by its members.
-    named: HashMap<(Vec<(u128, u8)>, Vec<usize>), Spec>,
+    named: HashMap<(Members, Vec<usize>), Spec>,
     /// First address and length of every prefix, with its condition.
     members: Vec<(u128, u8, Spec)>,
     count: u32,
@@ -43,12 +46,20 @@ impl Specs {
         if addresses.is_any() {
             return Some(self.intern_members(vec![(0, 0)]));
         }
-        let literal: Vec<_> = addresses.prefixes.iter().filter_map(|p| of_family(p, family)).collect();
+        let literal: Vec<_> = addresses
+            .prefixes
+            .iter()
+            .filter_map(|p| of_family(p, family))
+            .collect();
         if addresses.sets.is_empty() {
             return (!literal.is_empty()).then(|| self.intern_members(literal));
         }
         // Sets are shared between rules: the same allocation is the same set.
-        let mut sets: Vec<usize> = addresses.sets.iter().map(|s| std::sync::Arc::as_ptr(s) as usize).collect();
+        let mut sets: Vec<usize> = addresses
+            .sets
+            .iter()
+            .map(|s| std::sync::Arc::as_ptr(s) as usize)
+            .collect();
         sets.sort_unstable();
         sets.dedup();
         let key = (literal, sets);
@@ -64,14 +75,15 @@ impl Specs {
         Some(id)
     }
 
-    fn intern_members(&mut self, mut members: Vec<(u128, u8)>) -> Spec {
+    fn intern_members(&mut self, mut members: Members) -> Spec {
         members.sort_unstable();
         members.dedup();
         let next = self.count;
         let id = *self.ids.entry_ref(&members[..]).or_insert(next);
         if id == next {
             self.count += 1;
-            self.members.extend(members.iter().map(|&(addr, len)| (addr, len, id)));
+            self.members
+                .extend(members.iter().map(|&(addr, len)| (addr, len, id)));
         }
         id
     }
@@ -79,11 +91,19 @@ impl Specs {
     /// Sweeps over all prefixes of a family with addresses of `bits` bits.
     pub(super) fn classes(mut self, bits: u8) -> Classes {
         self.members.sort_unstable();
-        let mut sweep = Sweep::new(self.count as usize);
-        let space_end = if bits == 32 { u128::from(u32::MAX) } else { u128::MAX };
+        let space_end = if bits == 32 {
+            u128::from(u32::MAX)
+        } else {
+            u128::MAX
+        };
+        let mut sweep = Sweep::new(self.count as usize, space_end);
         let last = |addr: u128, len: u8| {
             let host = bits - len;
-            if host == 0 { addr } else { addr | (u128::MAX >> (128 - host)) }
+            if host == 0 {
+                addr
+            } else {
+                addr | (u128::MAX >> (128 - host))
+            }
         };
         let mut i = 0;
         while i < self.members.len() {
@@ -101,7 +121,10 @@ impl Specs {
             }
             specs.sort_unstable();
             specs.dedup();
-            sweep.stack.push(Frame { end: last(addr, len), specs });
+            sweep.stack.push(Frame {
+                end: last(addr, len),
+                specs,
+            });
         }
         while !sweep.stack.is_empty() {
             sweep.pop();
@@ -119,6 +142,8 @@ struct Frame {
 }
 
 struct Sweep {
+    /// Last address of the family.
+    space_end: u128,
     stack: Vec<Frame>,
     /// First address without a class yet.
     at: u128,
@@ -133,8 +158,9 @@ struct Sweep {
 }
 
 impl Sweep {
-    fn new(specs: usize) -> Self {
+    fn new(specs: usize, space_end: u128) -> Self {
         Sweep {
+            space_end,
             stack: Vec::new(),
             at: 0,
             done: false,
@@ -165,9 +191,9 @@ impl Sweep {
         if self.intervals.last().is_none_or(|&(_, c)| c != class) {
             self.intervals.push((self.at, class));
         }
-        match end.checked_add(1) {
-            Some(at) => self.at = at,
-            None => self.done = true,
+        self.done = end == self.space_end;
+        if !self.done {
+            self.at = end + 1;
         }
     }
 
@@ -212,6 +238,9 @@ impl Classes {
 
     /// Number of classes at which a condition holds.
     pub(super) fn width(&self, spec: Spec) -> u64 {
-        self.runs[spec as usize].iter().map(|&(lo, hi)| u64::from(hi - lo) + 1).sum()
+        self.runs[spec as usize]
+            .iter()
+            .map(|&(lo, hi)| u64::from(hi - lo) + 1)
+            .sum()
     }
 }

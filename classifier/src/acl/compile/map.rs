@@ -43,7 +43,12 @@ impl Map4 {
     }
 
     fn with_depth(intervals: &[(u32, u32)], depth: u32) -> Map4 {
-        let mut map = Map4 { root: vec![0; 1 << 16], chunks: vec![0; 256], nodes: vec![Line::default()], depth: 0 };
+        let mut map = Map4 {
+            root: vec![0; 1 << 16],
+            chunks: vec![0; 256],
+            nodes: vec![Line::NOTHING],
+            depth: 0,
+        };
         let mut from = 0;
         for h in 0..1u32 << 16 {
             let (lo, hi) = (h << 16, h << 16 | 0xffff);
@@ -137,13 +142,19 @@ pub(in crate::acl) struct Map6 {
 
 impl Map6 {
     pub(super) fn build(intervals: &[(u128, u32)]) -> Map6 {
-        let mut map = Map6 { nodes: vec![Node64::default()], ..Map6::default() };
+        let mut map = Map6 {
+            nodes: vec![Node64::NOTHING],
+            ..Map6::default()
+        };
         let mut high: Vec<(u64, u32)> = Vec::new(); // first upper half, entry
         let mut i = 0;
         while i < intervals.len() {
             let (start, class) = intervals[i];
             let top = (start >> 64) as u64;
-            let same = intervals[i..].iter().take_while(|iv| (iv.0 >> 64) as u64 == top).count();
+            let same = intervals[i..]
+                .iter()
+                .take_while(|iv| (iv.0 >> 64) as u64 == top)
+                .count();
             if same == 1 && start as u64 == 0 {
                 high.push((top, class));
                 i += 1;
@@ -186,7 +197,10 @@ impl Map6 {
                 let mut i = 0;
                 while i < m {
                     let at = bucket(high[i].0, base, shift);
-                    let n = high[i..].iter().take_while(|h| bucket(h.0, base, shift) == at).count();
+                    let n = high[i..]
+                        .iter()
+                        .take_while(|h| bucket(h.0, base, shift) == at)
+                        .count();
                     cost += n as f64 * (n as f64 + 1.0).log2();
                     i += n;
                 }
@@ -200,7 +214,11 @@ impl Map6 {
         let mut from = 0;
         for b in 0..size {
             // The first bucket takes what lies before the window, the last one what lies behind it.
-            let lo = if b == 0 { 0 } else { self.base.wrapping_add((b as u64) << self.shift) };
+            let lo = if b == 0 {
+                0
+            } else {
+                self.base.wrapping_add((b as u64) << self.shift)
+            };
             if b > 0 && (b as u64) > (u64::MAX - self.base) >> self.shift {
                 self.root.push(high[m - 1].1);
                 continue;
@@ -234,7 +252,9 @@ pub(in crate::acl) fn bucket(high: u64, base: u64, shift: u32) -> u64 {
 
 /// First keys to last keys.
 fn ends(starts: &[(u64, u32)]) -> Vec<(u64, u32)> {
-    (0..starts.len()).map(|i| (starts.get(i + 1).map_or(u64::MAX, |n| n.0 - 1), starts[i].1)).collect()
+    (0..starts.len())
+        .map(|i| (starts.get(i + 1).map_or(u64::MAX, |n| n.0 - 1), starts[i].1))
+        .collect()
 }
 
 /// As [`tree`], over keys of 64 bits.
@@ -248,7 +268,7 @@ fn tree64(nodes: &mut Vec<Node64>, runs: &[(u64, u32)]) -> (u32, u32) {
                 if part.len() == 1 {
                     return part[0];
                 }
-                let mut node = Node64::default();
+                let mut node = Node64::NOTHING;
                 for i in 0..FAN {
                     node.ends[i] = if i + 1 < part.len() { part[i].0 } else { u64::MAX };
                     node.entries[i] = part[i.min(part.len() - 1)].1;

@@ -38,7 +38,13 @@ pub(super) struct Leaves {
 
 impl Leaves {
     pub(super) fn new(padding: u32, covers: Vec<Vec<u64>>) -> Leaves {
-        let mut leaves = Leaves { ids: HashMap::new(), lines: Vec::new(), padding, covers, longest: 1 };
+        let mut leaves = Leaves {
+            ids: HashMap::new(),
+            lines: Vec::new(),
+            padding,
+            covers,
+            longest: 1,
+        };
         leaves.id(Vec::new());
         leaves
     }
@@ -69,8 +75,10 @@ impl Leaves {
         for k in 0..parts {
             let mut line = [0u32; 16];
             for i in 0..LEAF_RULES {
-                let (signature, packed) =
-                    rules.get(k * LEAF_RULES + i).copied().unwrap_or((self.padding, u32::MAX));
+                let (signature, packed) = rules
+                    .get(k * LEAF_RULES + i)
+                    .copied()
+                    .unwrap_or((self.padding, u32::MAX));
                 line[i / 2] |= signature << (16 * (i % 2));
                 line[6 + i] = packed;
             }
@@ -94,10 +102,18 @@ pub(super) struct Restricted {
 impl Restricted {
     pub(super) fn new(classes: &Classes, used: &[bool]) -> Restricted {
         let mut ids: HashMap<Vec<Spec>, u32> = HashMap::new();
-        let mut out = Restricted { of: Vec::new(), active: Vec::new(), runs: HashMap::new() };
+        let mut out = Restricted {
+            of: Vec::new(),
+            active: Vec::new(),
+            runs: HashMap::new(),
+        };
         for class in 0..classes.len() {
-            let active: Vec<Spec> =
-                classes.active(class).iter().copied().filter(|&s| used[s as usize]).collect();
+            let active: Vec<Spec> = classes
+                .active(class)
+                .iter()
+                .copied()
+                .filter(|&s| used[s as usize])
+                .collect();
             let next = out.active.len() as u32;
             let id = *ids.entry_ref(&active).or_insert(next);
             if id == next {
@@ -162,8 +178,10 @@ fn sweep(items: &[Item<'_>], far: usize, leaves: &mut Leaves) -> Vec<(u32, u32)>
         }
         let end = changes.get(c).map_or(u32::MAX, |next| next.0 - 1);
         let active = on.iter().enumerate().flat_map(|(w, &word)| {
-            std::iter::successors((word != 0).then_some(word), |w| (w & (w - 1) != 0).then_some(w & (w - 1)))
-                .map(move |rest| w * 64 + rest.trailing_zeros() as usize)
+            std::iter::successors((word != 0).then_some(word), |w| {
+                (w & (w - 1) != 0).then_some(w & (w - 1))
+            })
+            .map(move |rest| w * 64 + rest.trailing_zeros() as usize)
         });
         let rules = leaves.reduce(active.map(|i| (items[i].signature, items[i].packed)));
         out.push((end, leaves.id(rules)));
@@ -222,7 +240,11 @@ pub(super) fn rows(
             .iter()
             .map(|&i| {
                 let r = &rules[i as usize];
-                Item { runs: &far.runs[far_spec(r) as usize], signature: r.signature, packed: r.packed }
+                Item {
+                    runs: &far.runs[far_spec(r) as usize],
+                    signature: r.signature,
+                    packed: r.packed,
+                }
             })
             .collect();
         let runs = sweep(&items, far.len(), leaves);
@@ -241,7 +263,10 @@ pub(super) fn rows(
             return Err(TooLarge(bytes));
         }
     }
-    Ok(Rows { root: told.of.iter().map(|&id| roots[id as usize]).collect(), depth })
+    Ok(Rows {
+        root: told.of.iter().map(|&id| roots[id as usize]).collect(),
+        depth,
+    })
 }
 
 /// The dense table of a group.
@@ -274,7 +299,10 @@ pub(super) fn dense(
     if cells.saturating_mul(4) > limit || cells > u32::MAX as usize {
         return Err(TooLarge(cells.saturating_mul(4)));
     }
-    let mut out = Dense { cells: Vec::with_capacity(cells), ..Dense::default() };
+    let mut out = Dense {
+        cells: Vec::with_capacity(cells),
+        ..Dense::default()
+    };
     let mut members: Vec<u32> = Vec::new();
     for active in &src.active {
         members.clear();
@@ -285,13 +313,18 @@ pub(super) fn dense(
             .map(|&i| {
                 let r = &rules[i as usize];
                 let runs = dst.runs.get(&r.dst).map_or(&[][..], |v| v);
-                Item { runs, signature: r.signature, packed: r.packed }
+                Item {
+                    runs,
+                    signature: r.signature,
+                    packed: r.packed,
+                }
             })
             .collect();
         let mut filled = 0;
         for (end, leaf) in sweep(&items, dst.len(), leaves) {
             let until = (end as usize).saturating_add(1).min(dst.len());
-            out.cells.extend(std::iter::repeat_n(leaf, until.saturating_sub(filled)));
+            out.cells
+                .extend(std::iter::repeat_n(leaf, until.saturating_sub(filled)));
             filled = until.max(filled);
         }
         let bytes = out.cells.len() * 4 + leaves.lines.len() * 64;

@@ -160,11 +160,16 @@ impl Upper {
         let mut metas = Interner::default();
         for place in [Fragment::Whole, Fragment::First, Fragment::Later] {
             for proto in 0..=255 {
-                let row = bits(n, |i| signatures[i].protocols.contains(proto) && signatures[i].fragment_matches(place));
+                let row = bits(n, |i| {
+                    signatures[i].protocols.contains(proto) && signatures[i].fragment_matches(place)
+                });
                 out.proto.push(metas.id(row, place == Fragment::Later) as u16);
             }
         }
-        if signatures.iter().any(|s| s.tcp.is_some() || !s.icmp.is_empty() || s.dscp != u64::MAX) {
+        if signatures
+            .iter()
+            .any(|s| s.tcp.is_some() || !s.icmp.is_empty() || s.dscp != u64::MAX)
+        {
             let (extra, combined) = extra(signatures, family, &metas, limit)?;
             out.extra = Some(extra);
             metas = combined;
@@ -178,7 +183,11 @@ impl Upper {
         let mut first = Interner::default();
         for (row, later) in &metas.rows {
             for dport in &dports {
-                let id = if *later { first.id(row.clone(), true) } else { first.id(and(row, dport), false) };
+                let id = if *later {
+                    first.id(row.clone(), true)
+                } else {
+                    first.id(and(row, dport), false)
+                };
                 out.first.push(id * sports.len() as u32);
             }
             if first.rows.len() * row_bytes > limit {
@@ -192,7 +201,11 @@ impl Upper {
         let mut second = Interner::default();
         for (row, later) in &first.rows {
             for sport in &sports {
-                let id = if *later { second.id(row.clone(), false) } else { second.id(and(row, sport), false) };
+                let id = if *later {
+                    second.id(row.clone(), false)
+                } else {
+                    second.id(and(row, sport), false)
+                };
                 out.second.push(id);
             }
             if second.rows.len() * row_bytes.max(64) > limit {
@@ -209,15 +222,19 @@ impl Upper {
                 words[2 * i] = *w as u32;
                 words[2 * i + 1] = (*w >> 32) as u32;
             }
-            out.rows.extend(words.chunks_exact(16).map(|c| {
-                crate::acl::image::Line(std::array::from_fn(|i| c[i]))
-            }));
+            out.rows.extend(
+                words
+                    .chunks_exact(16)
+                    .map(|c| crate::acl::image::Line(std::array::from_fn(|i| c[i]))),
+            );
         }
         Ok(out)
     }
 
     pub(in crate::acl) fn bytes(&self) -> usize {
-        let extra = self.extra.as_ref().map_or(0, |e| (e.tcp.len() + e.icmp.len() + e.dscp.len() + e.table.len()) * 2);
+        let extra = self.extra.as_ref().map_or(0, |e| {
+            (e.tcp.len() + e.icmp.len() + e.dscp.len() + e.table.len()) * 2
+        });
         (self.sport.len() + self.dport.len() + self.proto.len()) * 2
             + (self.first.len() + self.second.len()) * 4
             + self.rows.len() * 64
@@ -288,12 +305,17 @@ fn extra(
     } else {
         out.icmp = vec![icmp.id(bits(n, |_| true), false) as u16; 1 << 16];
     }
-    out.icmp.push(icmp.id(bits(n, |i| signatures[i].icmp.is_empty()), false) as u16);
+    out.icmp
+        .push(icmp.id(bits(n, |i| signatures[i].icmp.is_empty()), false) as u16);
     for point in 0..64 {
-        out.dscp.push(dscp.id(bits(n, |i| signatures[i].dscp >> point & 1 == 1), false) as u16);
+        out.dscp
+            .push(dscp.id(bits(n, |i| signatures[i].dscp >> point & 1 == 1), false) as u16);
     }
-    (out.tcp_classes, out.icmp_classes, out.dscp_classes) =
-        (tcp.rows.len() as u32, icmp.rows.len() as u32, dscp.rows.len() as u32);
+    (out.tcp_classes, out.icmp_classes, out.dscp_classes) = (
+        tcp.rows.len() as u32,
+        icmp.rows.len() as u32,
+        dscp.rows.len() as u32,
+    );
     let wanted = [metas.rows.len(), tcp.rows.len(), icmp.rows.len(), dscp.rows.len()]
         .iter()
         .fold(2usize, |product, &n| product.saturating_mul(n));
