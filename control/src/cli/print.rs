@@ -309,7 +309,8 @@ pub(super) fn lists<W: Write>(out: &mut W, answer: &Value, rules: bool) -> io::R
         overview.row(vec![
             name,
             cell(&list["default"]),
-            rows(list, "rules").len().to_string(),
+            // The default's row is no rule.
+            rows(list, "rules").len().saturating_sub(1).to_string(),
             ports.join(", "),
         ])?;
     }
@@ -326,20 +327,17 @@ pub(super) fn lists<W: Write>(out: &mut W, answer: &Value, rules: bool) -> io::R
                 None => String::new(),
             };
             table.row(vec![
-                cell(&rule["index"]),
+                if rule["index"] == -1 {
+                    "default".to_owned()
+                } else {
+                    cell(&rule["index"])
+                },
                 cell(&rule["action"]),
                 cell(&rule["packets"]),
                 cell(&rule["bytes"]),
                 place,
             ])?;
         }
-        table.row(vec![
-            "default".to_owned(),
-            cell(&list["default"]),
-            cell(&list["default_packets"]),
-            cell(&list["default_bytes"]),
-            String::new(),
-        ])?;
         table.finish()?;
     }
     Ok(())

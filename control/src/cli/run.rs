@@ -298,8 +298,10 @@ fn findings(cli: &Cli, out: &mut impl Write, findings: &check::Findings, schema:
     if cli.json {
         writeln!(out, "{}", findings.json(schema))?;
     } else {
+        // A pipe to another program gets what was asked for; what is wrong goes where errors go.
+        let mut stderr = io::stderr().lock();
         for line in findings.lines() {
-            writeln!(out, "{line}")?;
+            writeln!(stderr, "{line}")?;
         }
         writeln!(
             out,

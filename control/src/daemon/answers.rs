@@ -317,6 +317,13 @@ impl Daemon {
         let (_, _, group) = fib.lookup(address)?;
         let member = fib.select_member(group, &flow_to(address))?;
         let adjacency = *fib.adjacency(member)?;
+        let weight = match fib.group(group) {
+            Some(forwarder::fib::Group::Forward { members, .. }) => members
+                .iter()
+                .find(|candidate| candidate.adj == member)
+                .map(|candidate| candidate.weight),
+            _ => None,
+        };
         let dev = self
             .mirror
             .links()
@@ -332,6 +339,7 @@ impl Daemon {
         Some(json!({
             "via": adjacency.neighbour,
             "dev": dev,
+            "weight": weight,
             "state": state,
             "port": adjacency.port.is_some(),
         }))
@@ -353,7 +361,7 @@ impl Daemon {
             }
             let image = instance.image();
             let counters = instance.counters();
-            let rules: Vec<Value> = (0..image.rules())
+            let mut rules: Vec<Value> = (0..image.rules())
                 .map(|index| {
                     let origin = image.origin(index);
                     let count = counters.get(index).copied().unwrap_or_default();
@@ -367,7 +375,16 @@ impl Daemon {
                     })
                 })
                 .collect();
+            // The default stands last, as rule -1.
             let default = counters.last().copied().unwrap_or_default();
+            rules.push(json!({
+                "index": -1,
+                "action": image.default_action().name(),
+                "file": null,
+                "line": null,
+                "packets": default.packets,
+                "bytes": default.bytes,
+            }));
             let mut ports = Vec::new();
             for (port, open) in &self.ports.open {
                 for (direction, list) in [("ingress", &open.acl.ingress), ("egress", &open.acl.egress)] {
@@ -379,8 +396,6 @@ impl Daemon {
             lists.push(json!({
                 "name": name,
                 "default": image.default_action().name(),
-                "default_packets": default.packets,
-                "default_bytes": default.bytes,
                 "missing": !is_there,
                 "rules": rules,
                 "ports": ports,

@@ -1,0 +1,177 @@
+//! The guard against a real nftables, in a network namespace of its own.
+//!
+//! ```text
+//!   gl 10.1.0.2 ── l0 (closed) ┐
+//!                              ├─ gn (ip_forward=1)
+//!   gr 10.2.0.2 ── r0 ─────────┘
+//! ```
+//!
+//! Needs root and network namespaces; without them the tests say so and pass.
+
+use std::io::Write;
+use std::process::{Command, Output, Stdio};
+
+use control::guard::{Entry, transaction};
+
+/// Three namespaces that go away with the value.
+struct Net {
+    names: [String; 3],
+}
+
+impl Net {
+    fn build(test: &str) -> Option<Net> {
+        let base = format!("margay-guard-{}-{test}", std::process::id());
+        let names = ["n", "l", "r"].map(|part| format!("{base}-{part}"));
+        let net = Net { names };
+        for name in &net.names {
+            let made = Command::new("ip").args(["netns", "add", name]).output();
+            if !made.is_ok_and(|output| output.status.success()) {
+                assert!(
+                    std::env::var_os("CI").is_none(),
+                    "network namespaces are needed in CI"
+                );
+                eprintln!("SKIPPED: network namespaces cannot be made here (root and iproute2 are needed)");
+                return None;
+            }
+        }
+        if !net.run(0, "nft --version").status.success() {
+            assert!(std::env::var_os("CI").is_none(), "nftables is needed in CI");
+            eprintln!("SKIPPED: nftables is not installed");
+            return None;
+        }
+        let [node, left, right] = &net.names;
+        let script = format!(
+            "ip link add l0 type veth peer name e0 netns {left}
+             ip link add r0 type veth peer name e0 netns {right}
+             ip addr add 10.1.0.1/24 dev l0; ip link set l0 up
+             ip addr add 10.2.0.1/24 dev r0; ip link set r0 up
+             echo 1 > /proc/sys/net/ipv4/ip_forward
+             ip -n {left} addr add 10.1.0.2/24 dev e0; ip -n {left} link set e0 up
+             ip -n {left} route add default via 10.1.0.1
+             ip -n {right} addr add 10.2.0.2/24 dev e0; ip -n {right} link set e0 up
+             ip -n {right} route add default via 10.2.0.1"
+        );
+        let done = net.run(0, &script);
+        assert!(done.status.success(), "{node}: {done:?}");
+        Some(net)
+    }
+
+    fn run(&self, host: usize, script: &str) -> Output {
+        Command::new("ip")
+            .args(["netns", "exec", &self.names[host], "sh", "-ec", script])
+            .output()
+            .expect("ip can be run")
+    }
+
+    fn load(&self, entries: &[Entry]) {
+        let mut nft = Command::new("ip")
+            .args(["netns", "exec", &self.names[0], "nft", "-f", "-"])
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("nft can be run");
+        let mut stdin = nft.stdin.take().expect("a pipe");
+        stdin
+            .write_all(transaction(entries).as_bytes())
+            .expect("nft reads");
+        drop(stdin);
+        assert!(
+            nft.wait().expect("nft ends").success(),
+            "{}",
+            transaction(entries)
+        );
+    }
+
+    fn release(&self, words: &str) -> Output {
+        let margay = env!("CARGO_BIN_EXE_margay");
+        self.run(
+            0,
+            &format!("{margay} -j --socket /nonexistent/margay.sock release {words}"),
+        )
+    }
+
+    /// Whether the left host reaches the right one through the node, and the node itself.
+    fn pings(&self) -> (bool, bool) {
+        let ping = |address: &str| {
+            let script = format!("ping -n -c 3 -i 0.1 -W 1 {address} > /dev/null");
+            self.run(1, &script).status.success()
+        };
+        (ping("10.2.0.2"), ping("10.1.0.1"))
+    }
+
+    fn table(&self) -> String {
+        let done = self.run(0, "nft list table inet margay 2> /dev/null || :");
+        String::from_utf8_lossy(&done.stdout).into_owned()
+    }
+}
+
+impl Drop for Net {
+    fn drop(&mut self) {
+        for name in &self.names {
+            let _ = Command::new("ip").args(["netns", "del", name]).output();
+        }
+    }
+}
+
+fn entry(name: &str) -> Entry {
+    Entry {
+        name: name.into(),
+        except: Vec::new(),
+    }
+}
+
+#[test]
+fn a_closed_port_forwards_nothing_until_it_is_released_without_a_daemon() {
+    let Some(net) = Net::build("forward") else {
+        return;
+    };
+    assert_eq!(net.pings(), (true, true), "the kernel forwards");
+    for closed in ["l0", "l*", "r0"] {
+        net.load(&[entry(closed), entry("other*")]);
+        assert_eq!(
+            net.pings(),
+            (false, true),
+            "{closed} is closed, and the node answers"
+        );
+        let done = net.release(&format!("'{closed}'"));
+        assert_eq!(done.status.code(), Some(0), "{done:?}");
+        assert!(String::from_utf8_lossy(&done.stdout).contains(closed), "{done:?}");
+        assert_eq!(net.pings(), (true, true), "{closed} is released");
+        assert!(net.table().contains("other*"), "{}", net.table());
+    }
+    let done = net.release("nosuch");
+    assert_eq!(done.status.code(), Some(3), "{done:?}");
+    assert!(
+        String::from_utf8_lossy(&done.stderr).contains("\"code\":\"not_found\""),
+        "{done:?}"
+    );
+    let done = net.release("--all");
+    assert_eq!(done.status.code(), Some(0), "{done:?}");
+    assert_eq!(net.table(), "", "the table is gone");
+    let done = net.release("--all");
+    assert_eq!(
+        done.status.code(),
+        Some(0),
+        "nothing to release is no error: {done:?}"
+    );
+}
+
+#[test]
+fn an_open_port_inside_a_closed_pattern_stays_open() {
+    let Some(net) = Net::build("except") else { return };
+    net.load(&[Entry {
+        name: "l*".into(),
+        except: vec!["l0".into()],
+    }]);
+    assert_eq!(net.pings(), (true, true));
+    // Loading replaces the whole table in one step.
+    net.load(&[entry("l0"), entry("l0.*"), entry("l*")]);
+    assert_eq!(net.pings(), (false, true));
+    assert!(!net.table().contains("!="), "{}", net.table());
+    let done = net.release("l0");
+    assert_eq!(done.status.code(), Some(0), "{done:?}");
+    assert!(
+        !net.table().contains("l0.*"),
+        "sub-interfaces go with their port: {}",
+        net.table()
+    );
+}
