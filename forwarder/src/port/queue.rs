@@ -245,9 +245,14 @@ impl Queue {
         self.low < self.level / 2 && self.level < RING
     }
 
-    /// Raises the level by at most `budget` frames; returns by how many.
+    /// Doubles the level, but raises it by at most `budget` frames; returns by how many.
     pub(crate) fn grow(&mut self, budget: u32) -> u32 {
-        let by = self.level.min(RING - self.level).min(budget);
+        self.raise(self.level * 2, budget)
+    }
+
+    /// Raises the level to `to`, but by at most `budget` frames; returns by how many.
+    pub(crate) fn raise(&mut self, to: u32, budget: u32) -> u32 {
+        let by = to.min(RING).saturating_sub(self.level).min(budget);
         self.level += by;
         self.low = self.level;
         by

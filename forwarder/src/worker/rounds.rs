@@ -317,8 +317,11 @@ impl Rounds {
         Gauges::add(&self.gauges().busy, time.as_nanos() as u64);
     }
 
-    /// Lowers the levels of fill rings that nobody needs so full.
+    /// Lowers the levels of fill rings that nobody needs so full, when little is left for those that do.
     pub(crate) fn relax(&mut self) {
+        if self.grown < self.growth - self.growth / 4 {
+            return;
+        }
         for queue in &mut self.queues {
             self.grown -= queue.relax();
         }
@@ -340,7 +343,7 @@ impl Rounds {
                 for mut queue in queues {
                     // Half of what may be grown is kept for queues that turn out to need it.
                     let room = (self.growth / 2).saturating_sub(self.grown);
-                    self.grown += queue.grow(room.min(FIRST_FILL - BASE_FILL));
+                    self.grown += queue.raise(FIRST_FILL, room);
                     queue.refill(&mut self.free);
                     if let Err(error) = sleep.add(queue.socket().fd()) {
                         eprintln!(
