@@ -84,10 +84,9 @@ impl std::fmt::Debug for Steer {
 fn io_error(error: &libbpf_rs::Error) -> io::Error {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(at) = cause {
-        if let Some(io) = at.downcast_ref::<io::Error>() {
-            if let Some(number) = io.raw_os_error() {
-                return io::Error::from_raw_os_error(number);
-            }
+        let number = at.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
+        if let Some(number) = number {
+            return io::Error::from_raw_os_error(number);
         }
         cause = at.source();
     }
