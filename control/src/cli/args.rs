@@ -127,6 +127,12 @@ pub enum Command {
         #[arg(value_delimiter = ',', value_name = "KIND")]
         kinds: Vec<KindArg>,
     },
+    /// Measure the look-up engines on files of your own; needs no daemon
+    Bench {
+        /// What to measure
+        #[command(subcommand)]
+        command: BenchCommand,
+    },
     /// Configuration files
     Config {
         /// What to do with them
@@ -213,6 +219,20 @@ pub enum AclCommand {
     },
     /// Read the lists anew; a bad file changes nothing
     Reload,
+}
+
+/// `margay bench`.
+#[derive(Debug, Subcommand)]
+pub enum BenchCommand {
+    /// Access lists
+    Acl {
+        /// Rules in ClassBench's format
+        #[arg(long, value_name = "FILE")]
+        rules: PathBuf,
+        /// Packets: source, destination, ports, protocol and the expected rule
+        #[arg(long, value_name = "FILE")]
+        keys: PathBuf,
+    },
 }
 
 /// `margay config`.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::args::{AclCommand, Cli, Command, ConfigCommand, PortCommand, RouteCommand};
+use super::args::{AclCommand, BenchCommand, Cli, Command, ConfigCommand, PortCommand, RouteCommand};
 use super::{check, print, stream};
 use crate::config;
 use crate::guard;
@@ -137,6 +137,7 @@ pub(super) fn run(cli: &Cli, out: &mut impl Write) -> Exit {
             let kinds: Vec<crate::socket::MonitorKind> = kinds.iter().map(|kind| (*kind).into()).collect();
             monitor(cli, out, &json!({ "kinds": kinds }))
         }
+        Command::Bench { command } => bench(cli, command),
         Command::Config { command } => match command {
             ConfigCommand::Check { file } => {
                 findings(cli, out, &check::configuration(file), "margay.config-check/1")
@@ -350,4 +351,14 @@ fn config_diff(cli: &Cli, out: &mut impl Write, file: &Path) -> Exit {
     let answer = json!({"schema": "margay.config-diff/1", "differences": differences});
     show(cli, out, &answer, |out| print::config_differences(out, &answer))?;
     Ok(if same { 0 } else { Code::NotMet.exit() })
+}
+
+/// Each benchmark prints its own answer.
+fn bench(cli: &Cli, command: &BenchCommand) -> Exit {
+    let result = match command {
+        BenchCommand::Acl { rules, keys } => crate::bench::acl::run(rules, keys, cli.json),
+    };
+    result
+        .map(|()| 0)
+        .map_err(|error| Failure::Error(ErrorBody::new(Code::Failed, error.to_string())))
 }

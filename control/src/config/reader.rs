@@ -260,7 +260,7 @@ impl<'a, 'i> Section<'a, 'i> {
         let known = self.asked.borrow();
         for (key, _) in self.table.iter() {
             let name: &str = key.get_ref();
-            if known.iter().any(|asked| *asked == name) {
+            if known.contains(&name) {
                 continue;
             }
             let hint = match nearest(name, &known) {
