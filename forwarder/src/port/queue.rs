@@ -115,7 +115,8 @@ impl Queue {
     /// Takes up to `most` received packets from the RX ring, in order. Returns their bytes.
     #[inline]
     pub(crate) fn receive(&mut self, most: u32, out: &mut Vec<Frame>) -> u64 {
-        let count = self.rx.available(most);
+        let waiting = self.rx.available(RING);
+        let count = waiting.min(most);
         let mut bytes = 0;
         for _ in 0..count {
             let Some(desc) = self.rx.pop() else { break };
@@ -130,7 +131,8 @@ impl Queue {
         }
         if count > 0 {
             self.rx.release();
-            self.low = self.low.min(self.receiving());
+            // What was left for the kernel before this burst made room.
+            self.low = self.low.min((self.receiving() + count).saturating_sub(waiting));
         }
         bytes
     }

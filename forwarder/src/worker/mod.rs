@@ -7,6 +7,8 @@
 pub(crate) mod egress;
 pub(crate) mod fabric;
 pub(crate) mod rounds;
+#[cfg(test)]
+mod tests;
 pub(crate) mod wait;
 
 use std::sync::Arc;

@@ -1,0 +1,327 @@
+//! Two workers over rings in plain memory: the test is the kernel of every queue.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Instant;
+
+use classifier::qsbr::Reader;
+
+use super::fabric::{Command, Fabric, Returned};
+use super::rounds::Rounds;
+use super::wait::Sleep;
+use crate::fib::{AdjState, Adjacency, Fib, Group, Member};
+use crate::frame::{Frame, Memory};
+use crate::path::{Path, PathConfig};
+use crate::port::queue::tests::{Kernel, queue};
+use crate::reason::Reason;
+use crate::ring::Desc;
+use crate::settings::{AntiSpoof, Mode, PortAttrs, PortId, PortSpec, Role, Settings};
+use crate::tables::Shared;
+use crate::umem::Umem;
+
+const FRAMES: u32 = 8192;
+const IN: PortId = PortId(0);
+const OUT: PortId = PortId(1);
+
+/// A worker whose rounds the test takes one by one.
+struct Hand {
+    rounds: Rounds,
+    reader: Reader,
+    sleep: Sleep,
+}
+
+struct Lab {
+    shared: Arc<Shared>,
+    fabric: Arc<Fabric>,
+    umem: Umem,
+    hands: Vec<Hand>,
+    kernels: Vec<Kernel>,
+    _fib: Fib,
+    sequence: u32,
+}
+
+fn spec(name: &str, ifindex: u32) -> PortSpec {
+    PortSpec {
+        name: name.to_owned(),
+        ifindex,
+        role: Role::Uplink,
+        mode: Mode::Auto,
+        on_exit_drop: false,
+        fix_checksums: false,
+        anti_spoof: AntiSpoof::Off,
+        attrs: PortAttrs {
+            mac: [2, 0, 0, 0, 0, ifindex as u8],
+            mtu: 1500,
+            up: true,
+            ..PortAttrs::default()
+        },
+        acl_ingress: None,
+        acl_egress: None,
+    }
+}
+
+impl Lab {
+    /// Port `IN` with the first worker, port `OUT` with the last one, and a route from the one to the other.
+    fn new(workers: usize) -> Self {
+        let settings = Settings {
+            cores: (0..workers).collect(),
+            frames: FRAMES,
+            ..Settings::default()
+        };
+        let shared = Shared::new(&settings, 1);
+        let mut fib = shared.fib();
+        fib.set_tables(&[254]);
+        let adj = fib.add_adjacency(Adjacency {
+            port: Some(OUT),
+            ifindex: 2,
+            neighbour: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
+            mtu: 1500,
+            state: AdjState::Resolved {
+                dst: [2, 0, 0, 0, 1, 1],
+                src: [2, 0, 0, 0, 0, 2],
+            },
+        });
+        let group = fib.add_group(Group::Forward {
+            members: vec![Member { adj, weight: 1 }],
+            prefsrc: None,
+        });
+        fib.insert(254, "198.18.0.0/15".parse().unwrap(), group).unwrap();
+
+        let fabric = Fabric::new(workers).unwrap();
+        let (umem, mut frames) = Umem::new(FRAMES, 2048).unwrap();
+        let share = FRAMES as usize / workers;
+        let mut hands = Vec::new();
+        for number in 0..workers {
+            let path = Path::new(PathConfig {
+                worker: number,
+                shared: shared.clone(),
+            });
+            let mine = frames.split_off(frames.len() - share);
+            hands.push(Hand {
+                rounds: Rounds::new(number, umem.clone(), mine, fabric.clone(), path),
+                reader: shared.domain().register(),
+                sleep: Sleep::new(&fabric.mailbox(number).waker).unwrap(),
+            });
+        }
+        let mut lab = Self {
+            shared,
+            fabric,
+            umem,
+            hands,
+            kernels: Vec::new(),
+            _fib: fib,
+            sequence: 0,
+        };
+        for (port, owner) in [(IN, 0), (OUT, workers - 1)] {
+            lab.shared
+                .open_port(port, &spec(&format!("p{port}"), u32::from(port.0) + 1));
+            let (queue, kernel) = queue(port.0, &lab.umem);
+            lab.kernels.push(kernel);
+            let mut queue = Some(queue);
+            for (number, hand) in lab.hands.iter_mut().enumerate() {
+                let queues = if number == owner {
+                    vec![queue.take().unwrap()]
+                } else {
+                    vec![]
+                };
+                let command = Command::Open {
+                    port,
+                    owners: [owner as u16].into(),
+                    queues,
+                };
+                hand.rounds
+                    .command(command, &hand.reader.online(), &hand.sleep, Instant::now());
+            }
+        }
+        lab
+    }
+
+    /// The kernel receives a UDP packet on `IN`, with a number in its payload; false when it has no frame for it.
+    fn deliver(&mut self) -> bool {
+        let mut packet = Vec::new();
+        let builder = etherparse::PacketBuilder::ethernet2([2, 0, 0, 0, 1, 0], [2, 0, 0, 0, 0, 1])
+            .ipv4([198, 18, 0, 1], [198, 19, 0, (self.sequence % 200) as u8], 64)
+            .udp(1000, 2000);
+        builder.write(&mut packet, &self.sequence.to_be_bytes()).unwrap();
+        let kernel = &mut self.kernels[IN.index()];
+        let Some(addr) = kernel.fill.pop() else {
+            return false;
+        };
+        kernel.fill.release();
+        let mut frame = Frame::claim(addr, 0);
+        self.umem.room_mut(&mut frame)[..packet.len()].copy_from_slice(&packet);
+        let _ = frame.surrender();
+        assert!(kernel.rx.push(Desc {
+            addr,
+            len: packet.len() as u32,
+            options: 0
+        }));
+        kernel.rx.publish();
+        self.sequence += 1;
+        true
+    }
+
+    fn round(&mut self) -> bool {
+        let mut worked = false;
+        for hand in &mut self.hands {
+            worked |= hand.rounds.round(&hand.reader.online(), Instant::now());
+            hand.reader.quiescent();
+        }
+        worked
+    }
+
+    /// The kernel sends what is on the TX ring of `OUT`; the numbers of the packets.
+    fn transmit(&mut self) -> Vec<u32> {
+        let mut numbers = Vec::new();
+        let kernel = &mut self.kernels[OUT.index()];
+        while let Some(desc) = kernel.tx.pop() {
+            let frame = Frame::claim(desc.addr, desc.len);
+            let data = self.umem.data(&frame);
+            assert_eq!(data[22], 63, "the TTL went down");
+            numbers.push(u32::from_be_bytes(data[42..46].try_into().unwrap()));
+            let _ = frame.surrender();
+            assert!(kernel.completion.push(desc.addr));
+        }
+        kernel.tx.release();
+        kernel.completion.publish();
+        numbers
+    }
+
+    fn census(&self) -> u64 {
+        use std::sync::atomic::Ordering::Relaxed;
+        let of = |number| {
+            let gauges = &self.fabric.mailbox(number).gauges;
+            [&gauges.free, &gauges.rx, &gauges.tx, &gauges.held]
+                .map(|gauge| gauge.load(Relaxed))
+                .iter()
+                .sum::<u64>()
+        };
+        (0..self.hands.len()).map(of).sum::<u64>() + self.fabric.in_transit()
+    }
+
+    /// Ends the workers and takes every frame back.
+    fn end(self) {
+        let mut frames = Vec::new();
+        for hand in self.hands {
+            frames.extend(hand.rounds.end(&hand.reader.online()));
+        }
+        while let Some(Returned { queues, .. }) = self.fabric.returned.pop() {
+            frames.extend(queues.into_iter().flat_map(|queue| queue.close()));
+        }
+        frames.extend(self.fabric.drain());
+        let mut chunks: Vec<_> = frames
+            .iter()
+            .map(|frame| self.umem.chunk(frame.addr()).unwrap())
+            .collect();
+        frames.into_iter().for_each(crate::frame::tests::end);
+        chunks.sort_unstable();
+        assert_eq!(
+            chunks,
+            (0..FRAMES).collect::<Vec<_>>(),
+            "each frame is there once"
+        );
+    }
+}
+
+/// Packets of `IN` that were forwarded, and dropped for a reason.
+fn counted(lab: &Lab, reason: Reason) -> (u64, u64) {
+    let totals = lab.shared.counters().port(IN);
+    (totals.forwarded, totals.reason(reason).packets)
+}
+
+fn flows_in_order_and_no_frame_is_lost(workers: usize) {
+    let mut lab = Lab::new(workers);
+    let mut next = 0;
+    for burst in 0..if cfg!(miri) { 5 } else { 2000 } {
+        for _ in 0..burst % 100 {
+            assert!(lab.deliver(), "no frame for packet {}", lab.sequence);
+        }
+        while lab.round() {
+            for number in lab.transmit() {
+                assert_eq!(number, next, "in order");
+                next += 1;
+            }
+        }
+        assert_eq!(lab.census(), u64::from(FRAMES), "after burst {burst}");
+    }
+    assert_eq!(next, lab.sequence);
+    assert_eq!(counted(&lab, Reason::TxRingFull), (u64::from(next), 0));
+    lab.end();
+}
+
+#[test]
+fn one_worker_forwards_in_order_and_loses_no_frame() {
+    flows_in_order_and_no_frame_is_lost(1);
+}
+
+#[test]
+fn a_packet_for_another_workers_queue_is_handed_over_and_its_frame_comes_home() {
+    flows_in_order_and_no_frame_is_lost(2);
+    flows_in_order_and_no_frame_is_lost(4);
+}
+
+#[test]
+fn what_the_egress_port_does_not_take_is_dropped_and_counted() {
+    for workers in [1, 2] {
+        let mut lab = Lab::new(workers);
+        for _ in 0..4000 {
+            if !lab.deliver() {
+                lab.round();
+                lab.round();
+                assert!(
+                    lab.deliver(),
+                    "a stuck egress port must not starve the ingress port"
+                );
+            }
+        }
+        while lab.round() {}
+        let (forwarded, full) = counted(&lab, Reason::TxRingFull);
+        assert_eq!((forwarded, full), (2048, 4000 - 2048), "{workers} workers");
+        assert_eq!(lab.census(), u64::from(FRAMES));
+        lab.end();
+    }
+}
+
+#[test]
+fn a_port_that_is_closed_gives_everything_back() {
+    for workers in [1, 2] {
+        let mut lab = Lab::new(workers);
+        for _ in 0..50 {
+            assert!(lab.deliver());
+        }
+        // Packets are on the TX ring of the port (one worker) or on their way to it (two).
+        let first = &mut lab.hands[0];
+        first.rounds.round(&first.reader.online(), Instant::now());
+        for hand in &mut lab.hands {
+            hand.rounds.command(
+                Command::Close { port: OUT },
+                &hand.reader.online(),
+                &hand.sleep,
+                Instant::now(),
+            );
+        }
+        let before = Instant::now();
+        let mut back = Vec::new();
+        while back.len() < workers {
+            lab.round();
+            back.extend(std::iter::from_fn(|| lab.fabric.returned.pop()));
+            assert!(before.elapsed().as_secs() < 10, "the queues do not come back");
+        }
+        for Returned { worker, port, queues } in back {
+            assert_eq!((port, queues.len()), (OUT, usize::from(worker == workers - 1)));
+            for queue in queues {
+                let adopt = Command::Adopt(queue.close());
+                let hand = &mut lab.hands[worker];
+                hand.rounds
+                    .command(adopt, &hand.reader.online(), &hand.sleep, Instant::now());
+            }
+        }
+        assert!(lab.deliver(), "the other port goes on");
+        while lab.round() {}
+        let (forwarded, closed) = counted(&lab, Reason::PortClosed);
+        assert_eq!(forwarded + closed, 51, "every packet has one fate");
+        assert!(closed > 0);
+        assert_eq!(lab.census(), u64::from(FRAMES));
+        lab.end();
+    }
+}
