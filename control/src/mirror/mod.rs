@@ -5,7 +5,14 @@
 //! after it. When the buffer overruns the state is unknown; the kernel is then dumped again beside the state that
 //! works, and only what differs is changed, so that the data plane never sees an empty table.
 
+mod hash;
+mod message;
+mod rib;
+mod rules;
+mod silent;
+mod state;
 mod view;
+mod wire;
 
 use std::net::IpAddr;
 
