@@ -5,11 +5,15 @@
 //! after it. When the buffer overruns the state is unknown; the kernel is then dumped again beside the state that
 //! works, and only what differs is changed, so that the data plane never sees an empty table.
 
+mod dump;
 mod hash;
 mod message;
+mod program;
 mod rib;
 mod rules;
 mod silent;
+mod socket;
+mod sockopt;
 mod state;
 mod view;
 mod wire;
