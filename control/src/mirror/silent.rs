@@ -71,12 +71,10 @@ impl State {
             self.device_gone(index, changes);
             return;
         };
-        if old.is_none() {
-            return;
-        }
         match (was_up, new.admin_up()) {
-            (true, false) => {
-                changes.verify = true;
+            // Told again it is done again: a dump may have read the link before and the routes after it went down.
+            (_, false) => {
+                changes.verify |= was_up;
                 self.drop_objects_of(index, changes);
                 self.flag_hops(index, changes, |_, target, hop| {
                     if target.v6 && target.hops.len() == 1 || target.scope >= SCOPE_HOST && !target.v6 {
@@ -87,7 +85,7 @@ impl State {
                 });
                 self.flush4(index, false, changes);
             }
-            (false, true) => {
+            (false, true) if old.is_some() => {
                 changes.verify = true;
                 let carrier = new.carrier();
                 self.flag_hops(index, changes, |_, _, hop| {

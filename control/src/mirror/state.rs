@@ -8,6 +8,7 @@ use std::net::IpAddr;
 
 use classifier::lpm::IpPrefix;
 
+use super::dump::Gaps;
 use super::message::{AddressMsg, LinkMsg, Message, NeighbourMsg, NexthopMsg, RouteMsg, Target};
 use super::rib::{Place, Rib, Route, TargetId, usable};
 use super::rules;
@@ -216,7 +217,13 @@ impl State {
         } else {
             self.links.insert(index, msg.clone())
         };
-        if old.as_ref() == Some(&msg) && !gone || gone && old.is_none() {
+        if gone && old.is_none() {
+            return;
+        }
+        if old.as_ref() == Some(&msg) && !gone {
+            if !msg.admin_up() {
+                self.link_changed(old.as_ref(), Some(&msg), index, changes);
+            }
             return;
         }
         changes.links.insert(index);
@@ -301,14 +308,30 @@ impl State {
         })
     }
 
+    /// Notes everything that there is as changed.
+    pub fn note_all(&self, changes: &mut Changes) {
+        for table in self.rib.tables() {
+            changes
+                .prefixes
+                .extend(self.rib.prefixes(table).map(|prefix| (table, prefix)));
+        }
+        changes.neighbours.extend(self.neighbours.keys().copied());
+        changes.links.extend(self.links.keys().copied());
+        changes.addresses = true;
+        let links = self.links.values().cloned();
+        changes
+            .events
+            .extend(links.map(|link| Happened::Link(Action::Added, link)));
+    }
+
     /// Takes the state of a fresh dump for its own; what differs becomes dirty. Returns how many prefixes, devices and
     /// neighbours differed.
-    pub fn adopt(&mut self, fresh: State, changes: &mut Changes) -> usize {
+    pub fn adopt(&mut self, fresh: State, gaps: Gaps, changes: &mut Changes) -> usize {
         let mut corrected = 0;
         let links: BTreeSet<u32> = self.links.keys().chain(fresh.links.keys()).copied().collect();
         for index in links {
             let (old, new) = (self.links.get(&index), fresh.links.get(&index));
-            if old == new {
+            if old == new || new.is_none() && gaps.others {
                 continue;
             }
             corrected += 1;
@@ -320,13 +343,16 @@ impl State {
                 (None, None) => continue,
             };
             changes.events.push(happened);
+            match new {
+                Some(new) => self.links.insert(index, new.clone()),
+                None => self.links.remove(&index),
+            };
         }
-        self.links = fresh.links;
-        if self.addresses != fresh.addresses {
-            changes.addresses = true;
+        if !gaps.others {
+            changes.addresses |= self.addresses != fresh.addresses;
+            self.addresses = fresh.addresses;
+            self.nexthops = fresh.nexthops;
         }
-        self.addresses = fresh.addresses;
-        self.nexthops = fresh.nexthops;
         self.ignore_linkdown = fresh.ignore_linkdown;
         let keys: BTreeSet<(IpAddr, u32)> = self
             .neighbours
@@ -336,7 +362,7 @@ impl State {
             .collect();
         for key in keys {
             let (old, new) = (self.neighbours.get(&key), fresh.neighbours.get(&key));
-            if old.map(|n| &n.msg) != new.map(|n| &n.msg) {
+            if old.map(|n| &n.msg) != new.map(|n| &n.msg) && !(new.is_none() && gaps.neighbours) {
                 // States of neighbours go on by themselves: that they differ is no sign of something lost.
                 changes.neighbours.insert(key);
                 match new {
@@ -345,10 +371,10 @@ impl State {
                 };
             }
         }
-        corrected + self.adopt_routes(fresh.rib, changes)
+        corrected + self.adopt_routes(fresh.rib, gaps, changes)
     }
 
-    fn adopt_routes(&mut self, fresh: Rib, changes: &mut Changes) -> usize {
+    fn adopt_routes(&mut self, fresh: Rib, gaps: Gaps, changes: &mut Changes) -> usize {
         let mut corrected = 0;
         // Numbers of the fresh targets in this RIB, as far as known.
         let mut numbers: Vec<Option<TargetId>> = Vec::new();
