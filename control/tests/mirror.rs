@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use classifier::lpm::IpPrefix;
-use control::mirror::MirrorConfig;
+use control::mirror::{Mirror, MirrorConfig};
 use forwarder::fib::{AdjState, Group};
 use forwarder::tables::NeighbourRequest;
 use mirror_lab::{Lab, inside, sh};
@@ -255,7 +255,13 @@ fn every_kind_of_ipv6_route() {
 fn what_the_kernel_does_silently() {
     inside("what_the_kernel_does_silently", |peer| async move {
         let mut lab = Lab::start(MirrorConfig::default()).await;
-        let wire = |line: &str| format!("ip -n {peer} {line}");
+        // The kernel acts on a carrier up to a second later.
+        let wire = |to: &str| {
+            let state = if to == "up" { "UP" } else { "LOWERLAYERDOWN" };
+            format!(
+                "ip -n {peer} link set w0 {to}; until ip link show v0 | grep -q 'state {state} '; do sleep 0.02; done"
+            )
+        };
         let both = "10.0.0.2 x1, 10.0.1.2 x1";
         sh("sysctl -qw net.ipv6.conf.all.keep_addr_on_down=1
             ip route add 10.1.0.0/16 via 10.0.0.2
@@ -277,20 +283,17 @@ fn what_the_kernel_does_silently() {
                 ),
                 // Carrier lost on the peer: routes stay, nexthop objects go with their routes.
                 (
-                    &wire("link set w0 down"),
+                    &wire("down"),
                     &[("10.4.0.1", "nothing"), ("10.5.0.1", "10.5.0.0/16: 10.0.1.2 x1")],
                 ),
-                (
-                    &wire("link set w0 up"),
-                    &[("10.2.0.1", &format!("10.2.0.0/16: {both}"))],
-                ),
+                (&wire("up"), &[("10.2.0.1", &format!("10.2.0.0/16: {both}"))]),
                 ("sysctl -qw net.ipv4.conf.v0.ignore_routes_with_linkdown=1", &[]),
                 (
-                    &wire("link set w0 down"),
+                    &wire("down"),
                     &[("10.2.0.1", "10.2.0.0/16: 10.0.1.2 x1"), ("10.1.0.1", "nothing")],
                 ),
                 (
-                    &wire("link set w0 up"),
+                    &wire("up"),
                     &[
                         ("10.2.0.1", &format!("10.2.0.0/16: {both}")),
                         ("10.1.0.1", "10.1.0.0/16: 10.0.0.2 x1"),
@@ -450,11 +453,14 @@ fn a_successor_cleans_up() {
         .await;
         // Killed: nothing is undone.
         drop(lab);
-        let mut lab = Lab::start(MirrorConfig::default()).await;
-        assert_eq!(lab.mirror.cleanup_stale().expect("clean-up"), 2);
+        let mut successor = Mirror::new(MirrorConfig::default()).expect("mirror");
+        assert_eq!(successor.cleanup_stale().expect("clean-up"), 2);
+        assert_eq!(successor.cleanup_stale().expect("clean-up"), 0);
         let left = sh("ip neigh show");
         assert!(!left.contains("managed"), "{left}");
         assert!(!left.contains("10.0.0.99"), "{left}");
+        drop(successor);
+        let mut lab = Lab::start(MirrorConfig::default()).await;
         lab.until("gateways are managed again", |_| {
             sh("ip neigh show").matches("managed").count() == 2
         })

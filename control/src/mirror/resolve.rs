@@ -172,8 +172,8 @@ impl Resolver {
                 let bytes = neighbour(RTM_NEWNEIGH, 0, key, NTF_USE, &[]);
                 self.send(&bytes);
             }
-            Some(_) => self.delete(key),
-            None => {}
+            // The kernel does not tell of an entry before it is resolved or has failed.
+            _ => self.delete(key),
         }
     }
 

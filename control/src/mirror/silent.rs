@@ -95,8 +95,9 @@ impl State {
                     }
                 });
             }
-            (true, true) if had_carrier && !new.carrier() => {
-                changes.verify = true;
+            // The flags of a dump show a lost carrier before the kernel has acted on it; the message comes after.
+            (true, true) if !new.carrier() => {
+                changes.verify |= had_carrier;
                 self.drop_objects_of(index, changes);
                 self.flag_hops(index, changes, |state, target, hop| {
                     if target.scope >= SCOPE_HOST && !target.v6 || target.v6 && target.kind != UNICAST {
@@ -108,8 +109,8 @@ impl State {
                     }
                 });
             }
-            (true, true) if !had_carrier && new.carrier() => {
-                changes.verify = true;
+            (true, true) => {
+                changes.verify |= !had_carrier;
                 self.flag_hops(index, changes, |_, _, hop| {
                     if hop.flags & LINKDOWN != 0 {
                         hop.flags &= !(LINKDOWN | DEAD);
@@ -178,8 +179,9 @@ impl State {
             .map(|(id, target)| (id, target.clone()))
             .collect();
         if msg.address.is_ipv6() {
+            // IPv6 routes stay without it (fib6_remove_prefsrc).
             for (id, mut target) in sourced {
-                if target.hops.iter().any(|hop| hop.index == msg.index) && target.kind == UNICAST {
+                if !elsewhere && target.kind == UNICAST {
                     target.prefsrc = None;
                     self.change_target(id, target, changes);
                 }

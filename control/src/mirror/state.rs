@@ -221,9 +221,7 @@ impl State {
             return;
         }
         if old.as_ref() == Some(&msg) && !gone {
-            if !msg.admin_up() {
-                self.link_changed(old.as_ref(), Some(&msg), index, changes);
-            }
+            self.link_changed(old.as_ref(), Some(&msg), index, changes);
             return;
         }
         changes.links.insert(index);
