@@ -16,11 +16,19 @@
 //! # Ok::<(), classifier::lpm::LpmError>(())
 //! ```
 
+mod arena;
+mod compressed;
+mod dir24;
+mod leaf;
+mod lookup;
 mod prefix;
+mod rib;
+mod table;
 pub mod trie;
 
+pub use lookup::Way;
 pub use prefix::{Addr, IpPrefix, LpmError, Prefix};
-pub use trie::{Table, TableReader};
+pub use table::{Engine, Table, TableReader};
 
 /// What a prefix maps to: the id of a next-hop group, from 0 to [`MAX_VALUE`].
 pub type Value = u32;

@@ -133,9 +133,15 @@ impl Domain {
     pub fn retire(&self, free: Box<dyn FnOnce() + Send>) {
         // The push happens under the lock and after the increment, so the queue is in order of generation.
         let mut retired = locked(&self.inner.retired);
+        retired.push_back((self.advance(), free));
+    }
+
+    /// Begins a new generation and returns its number: what was made unreachable before this call may be reused
+    /// once [`passed`](Self::passed) is as great. For structures that keep a queue of their own instead of
+    /// boxing a function for each block that they [`retire`](Self::retire).
+    pub fn advance(&self) -> u64 {
         // AcqRel: a reader that sees the new generation also sees the unpublishing that came before.
-        let due = self.inner.generation.fetch_add(1, Ordering::AcqRel) + 1;
-        retired.push_back((due, free));
+        self.inner.generation.fetch_add(1, Ordering::AcqRel) + 1
     }
 
     /// [`Domain::retire`] for a box that is to be dropped.
@@ -172,7 +178,7 @@ impl Domain {
     /// Waits, for at most `timeout`, until every reader that is online now has passed a quiescent state or gone
     /// offline, then reclaims. False when time ran out. For the control thread: a worker never calls this.
     pub fn synchronize(&self, timeout: Duration) -> bool {
-        let target = self.inner.generation.fetch_add(1, Ordering::AcqRel) + 1;
+        let target = self.advance();
         let deadline = Instant::now() + timeout;
         while self.passed() < target {
             if Instant::now() >= deadline {
@@ -185,7 +191,8 @@ impl Domain {
     }
 
     /// The generation that all online readers have reached.
-    fn passed(&self) -> u64 {
+    #[must_use]
+    pub fn passed(&self) -> u64 {
         // Pairs with the fence in `Reader::online`. Either this thread's loads below see the reader's slot, or the
         // reader's loads after its fence see everything this thread has unpublished: never neither.
         fence(Ordering::SeqCst);

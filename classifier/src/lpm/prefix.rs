@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use super::Value;
+use super::table::Family;
 
 /// Why a table or a parser refused something. The table is as it was.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,15 +62,9 @@ impl fmt::Display for LpmError {
 
 impl std::error::Error for LpmError {}
 
-mod sealed {
-    pub trait Sealed {}
-    impl Sealed for u32 {}
-    impl Sealed for u128 {}
-}
-
 /// An address as a number in host order: `u32` for IPv4, `u128` for IPv6.
 pub trait Addr:
-    sealed::Sealed + Copy + Ord + Eq + std::hash::Hash + fmt::Debug + Default + Send + Sync + 'static
+    Family + Copy + Ord + Eq + std::hash::Hash + fmt::Debug + Default + Send + Sync + 'static
 {
     /// Bits of an address.
     const BITS: u8;

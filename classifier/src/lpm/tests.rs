@@ -5,6 +5,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::qsbr::Domain;
 
+mod engines;
+mod stress;
+
 #[test]
 fn prefixes_parse_and_print() {
     for (text, printed) in [

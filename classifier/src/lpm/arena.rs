@@ -1,0 +1,250 @@
+//! The memory that look-ups read: one zeroed stretch of words, never moved, and the blocks handed out from it.
+// Why unsafe is needed: readers on other threads follow word numbers into this memory while the writer fills other
+// parts of it, so it cannot be a borrowed slice.
+#![allow(unsafe_code)]
+
+use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::collections::VecDeque;
+use std::ptr::NonNull;
+use std::sync::atomic::AtomicU32;
+
+use super::LpmError;
+use crate::qsbr::Domain;
+
+/// Bytes of a cache line.
+pub(super) const LINE: usize = 64;
+/// Words (4 bytes) of a cache line.
+pub(super) const LINE_WORDS: u32 = 16;
+/// Granule of allocation in words: 8 bytes.
+const GRANULE: u32 = 2;
+/// Granules of a cache line.
+const LINE_GRANULES: u32 = 8;
+/// The greatest block in granules: a table of 1,024 words.
+const MAX_GRANULES: usize = 512;
+
+/// Zeroed memory, line-aligned, addressed in words. The kernel gives a page when it is first written, so room that
+/// is not used costs nothing.
+pub(super) struct Arena {
+    memory: NonNull<u8>,
+    layout: Layout,
+    /// Line-aligned start in `memory`.
+    base: NonNull<u32>,
+    words: usize,
+}
+
+// SAFETY: needed because of the pointers. The memory is owned, and shared access goes through atomics (`word`) or
+// through the readers' protocol described in `lookup4` and `lookup6`.
+unsafe impl Send for Arena {}
+// SAFETY: as above.
+unsafe impl Sync for Arena {}
+
+impl Arena {
+    /// Room for `words` words (rounded up to a line).
+    pub(super) fn new(words: usize) -> Result<Self, LpmError> {
+        let bytes = words
+            .checked_mul(4)
+            .and_then(|b| b.checked_next_multiple_of(LINE))
+            .ok_or(LpmError::Memory)?;
+        // A greater alignment than malloc's would make std clear the memory by writing it, page after page: take
+        // one line more instead.
+        let layout = Layout::from_size_align(bytes + LINE, 16).map_err(|_| LpmError::Memory)?;
+        // SAFETY: needed to allocate; the size is not zero.
+        let memory = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or(LpmError::Memory)?;
+        let skip = memory.as_ptr().align_offset(LINE);
+        debug_assert!(skip < LINE);
+        // SAFETY: needed to align; `skip` < LINE, and the allocation has LINE bytes more than are addressed.
+        let base = unsafe { memory.add(skip) }.cast::<u32>();
+        Ok(Self {
+            memory,
+            layout,
+            base,
+            words: bytes / 4,
+        })
+    }
+
+    /// Start of the memory, for the look-ups.
+    #[inline]
+    pub(super) fn base(&self) -> *const u32 {
+        self.base.as_ptr()
+    }
+
+    pub(super) fn words(&self) -> usize {
+        self.words
+    }
+
+    /// The word at `index`.
+    ///
+    /// # Panics
+    /// When there is no such word.
+    #[inline]
+    pub(super) fn word(&self, index: u32) -> &AtomicU32 {
+        assert!(
+            (index as usize) < self.words,
+            "word {index} is outside of the arena"
+        );
+        // SAFETY: needed to reach the word. It is inside the allocation, aligned and initialised (zeroed), and
+        // lives as long as self. Plain reads elsewhere touch a word only while nobody stores to it.
+        unsafe { AtomicU32::from_ptr(self.base.as_ptr().add(index as usize)) }
+    }
+}
+
+impl Drop for Arena {
+    fn drop(&mut self) {
+        // SAFETY: needed to free what `new` allocated with the same layout; nobody borrows it any more.
+        unsafe { dealloc(self.memory.as_ptr(), self.layout) }
+    }
+}
+
+/// What is free in an arena. Sizes and places are in granules of 8 bytes.
+///
+/// A block of up to a line never crosses a line, and a greater one starts with a line: a look-up then reads one
+/// line for nearly every leaf.
+#[derive(Debug)]
+pub(super) struct Blocks {
+    /// Free blocks by size.
+    free: Vec<Vec<u32>>,
+    /// Everything from here on is untouched.
+    next: u32,
+    end: u32,
+}
+
+impl Blocks {
+    /// Blocks from word `first` on.
+    pub(super) fn new(first: u32, words: usize) -> Self {
+        let end = u32::try_from(words / GRANULE as usize).unwrap_or(u32::MAX);
+        Self {
+            free: vec![Vec::new(); MAX_GRANULES + 1],
+            next: (first / GRANULE).next_multiple_of(LINE_GRANULES),
+            end,
+        }
+    }
+
+    /// Granules that hold `words` words.
+    pub(super) fn granules(words: u32) -> u32 {
+        words.div_ceil(GRANULE)
+    }
+
+    /// A block of `granules`; its first word.
+    pub(super) fn take(&mut self, granules: u32) -> Result<u32, LpmError> {
+        let exact = &mut self.free[granules as usize];
+        if let Some(start) = exact.pop() {
+            return Ok(start * GRANULE);
+        }
+        // Blocks of up to a line are cut from lines, greater ones from slightly greater ones.
+        let near = if granules <= LINE_GRANULES {
+            LINE_GRANULES
+        } else {
+            4 * LINE_GRANULES
+        };
+        if let Some(start) = self.cut(granules, near as usize) {
+            return Ok(start * GRANULE);
+        }
+        let room = LINE_GRANULES - self.next % LINE_GRANULES;
+        let skip = if room < granules && room < LINE_GRANULES {
+            room
+        } else {
+            0
+        };
+        if self.end - self.next < skip + granules {
+            return self
+                .cut(granules, MAX_GRANULES)
+                .map(|start| start * GRANULE)
+                .ok_or(LpmError::Memory);
+        }
+        let start = self.next + skip;
+        self.give_range(self.next, skip);
+        self.next = start + granules;
+        Ok(start * GRANULE)
+    }
+
+    /// A block cut from a greater free one of at most `most` granules.
+    fn cut(&mut self, granules: u32, most: usize) -> Option<u32> {
+        for size in granules as usize + 1..=most {
+            if let Some(start) = self.free[size].pop() {
+                self.give_range(start + granules, size as u32 - granules);
+                return Some(start);
+            }
+        }
+        None
+    }
+
+    /// Takes a block back. Nobody may read it any more.
+    pub(super) fn give(&mut self, word: u32, granules: u32) {
+        self.free[granules as usize].push(word / GRANULE);
+    }
+
+    /// Takes any stretch back, cut so that the rules of the type hold.
+    fn give_range(&mut self, mut start: u32, mut granules: u32) {
+        while granules > 0 {
+            let room = LINE_GRANULES - start % LINE_GRANULES;
+            let whole = room == LINE_GRANULES && granules > LINE_GRANULES;
+            let size = if whole { granules } else { room.min(granules) };
+            self.free[size as usize].push(start);
+            start += size;
+            granules -= size;
+        }
+    }
+
+    /// Words up to the highest that was ever used.
+    pub(super) fn used_words(&self) -> u32 {
+        self.next * GRANULE
+    }
+
+    /// Words below [`used_words`](Self::used_words) that are free.
+    pub(super) fn free_words(&self) -> usize {
+        self.free
+            .iter()
+            .enumerate()
+            .map(|(size, list)| size * list.len())
+            .sum::<usize>()
+            * GRANULE as usize
+    }
+
+    /// Bytes of the lists.
+    pub(super) fn bytes(&self) -> usize {
+        self.free
+            .iter()
+            .map(|list| size_of_val(list) + list.capacity() * 4)
+            .sum()
+    }
+}
+
+/// Blocks that readers may still look at, oldest first, with the generation that frees them.
+#[derive(Debug, Default)]
+pub(super) struct Limbo {
+    queue: VecDeque<(u64, u32, u32)>,
+}
+
+impl Limbo {
+    /// Begins the wait for blocks (first word, granules) that have just become unreachable.
+    pub(super) fn put(&mut self, domain: &Domain, blocks: impl IntoIterator<Item = (u32, u32)>) {
+        let due = domain.advance();
+        self.queue
+            .extend(blocks.into_iter().map(|(word, granules)| (due, word, granules)));
+    }
+
+    /// Gives back what every reader has passed.
+    pub(super) fn reclaim(&mut self, domain: &Domain, blocks: &mut Blocks) {
+        if self.queue.is_empty() {
+            return;
+        }
+        let passed = domain.passed();
+        while let Some((due, word, granules)) = self.queue.front().copied()
+            && due <= passed
+        {
+            blocks.give(word, granules);
+            self.queue.pop_front();
+        }
+    }
+
+    pub(super) fn words(&self) -> usize {
+        self.queue
+            .iter()
+            .map(|(_, _, granules)| (granules * GRANULE) as usize)
+            .sum()
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.queue.capacity() * size_of::<(u64, u32, u32)>()
+    }
+}

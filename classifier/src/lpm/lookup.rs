@@ -1,0 +1,570 @@
+//! The readers' side: bursts of look-ups in an image, one way for each instruction set.
+//!
+//! A burst goes through the image in stages, one level a stage: first every address's table word is read and its
+//! leaf prefetched, then every leaf is read. The misses of a stage overlap, and no address waits for another's
+//! (the idea of staged look-ups is as old as DIR-24-8's bulk calls; Gupta, Lin, McKeown, "Routing lookups in
+//! hardware at memory access speeds", INFOCOM 1998, for the direct table itself).
+//!
+//! No stage reads by a wide load what the stage before has just written by narrow stores: such a load waits until
+//! the stores have left the store buffer, which cost more than half of the speed when it was measured.
+// Why unsafe is needed: look-ups follow word numbers from the image without bounds checks, through instructions that
+// only some processors have.
+#![allow(unsafe_code)]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Acquire};
+
+use super::arena::Arena;
+use super::compressed::Shape;
+use super::leaf::{Child, Entry};
+use super::{BURST, Value};
+use crate::qsbr::{Online, Published};
+
+/// Which instructions a burst uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// Plain Rust, for every processor.
+    Scalar,
+    /// AVX2, BMI2 and POPCNT (x86-64-v3): leaves by scalar loads and `shrx`/`popcnt`, search nodes by two
+    /// comparisons of 32 bytes.
+    Avx2,
+    /// AVX-512 (F, BW, DQ, VL, VPOPCNTDQ): leaves by gathers, search nodes by one comparison of 64 bytes.
+    Avx512,
+}
+
+impl Way {
+    /// All of them, for tests and benchmarks.
+    pub const ALL: [Self; 3] = [Self::Scalar, Self::Avx2, Self::Avx512];
+
+    /// Whether this processor has the instructions.
+    #[must_use]
+    pub fn available(self) -> bool {
+        match self {
+            Self::Scalar => true,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => {
+                is_x86_feature_detected!("avx2")
+                    && is_x86_feature_detected!("bmi1")
+                    && is_x86_feature_detected!("bmi2")
+                    && is_x86_feature_detected!("popcnt")
+            }
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => {
+                Self::Avx2.available()
+                    && is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx512vl")
+                    && is_x86_feature_detected!("avx512vpopcntdq")
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => false,
+        }
+    }
+
+    /// The fastest way of this processor for IPv4.
+    ///
+    /// A gather of AMD's Zen 4 and Zen 5 takes longer than the loads it stands for (measured: 0.3 ns an element on Zen 5,
+    /// so that the gathering way reaches little more than half of the scalar loads' speed), so the AVX-512 way is left to others.
+    #[must_use]
+    pub fn best_v4() -> Self {
+        if Self::Avx512.available() && !is_amd() {
+            Self::Avx512
+        } else if Self::Avx2.available() {
+            Self::Avx2
+        } else {
+            Self::Scalar
+        }
+    }
+
+    /// The fastest way of this processor for IPv6. It has no gathers.
+    #[must_use]
+    pub fn best_v6() -> Self {
+        Self::ALL
+            .into_iter()
+            .rev()
+            .find(|way| way.available())
+            .unwrap_or(Self::Scalar)
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn is_amd() -> bool {
+    let id = std::arch::x86_64::__cpuid(0);
+    [id.ebx, id.edx, id.ecx].map(u32::to_le_bytes).concat() == b"AuthenticAMD"
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn is_amd() -> bool {
+    false
+}
+
+/// An image that can be looked up in.
+pub(super) trait Lookup<A>: Send + Sync {
+    /// `out[i]` becomes the answer for `keys[i]`. Lengths are equal and at most [`BURST`]; `way` is available.
+    fn burst(&self, online: &Online<'_>, way: Way, keys: &[A], out: &mut [Value]);
+    /// The way that is fastest here.
+    fn best(&self) -> Way;
+}
+
+/// What the writer of a compressed image shares with its readers.
+pub(super) struct Shared {
+    pub(super) arena: Published<Arc<Arena>>,
+}
+
+/// Readers of compressed images.
+pub(super) struct Reader(pub(super) Arc<Shared>);
+
+/// A word of an image.
+///
+/// # Safety
+/// `base` is an arena's, and `word` inside it.
+#[inline(always)]
+unsafe fn load(base: *const u32, word: usize) -> u32 {
+    // SAFETY: as the caller promises. Table words change while they are read, hence atomic; Acquire (a plain load on
+    // x86) because what the word refers to was written before it.
+    unsafe { (*base.add(word).cast::<AtomicU32>()).load(Acquire) }
+}
+
+/// Asks for the line at `word`; a wrong address does no harm.
+#[inline(always)]
+fn prefetch(base: *const u32, word: usize) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: needed because it is an intrinsic; SSE is part of x86-64, and a prefetch never faults.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(base.wrapping_add(word).cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (base, word);
+}
+
+/// The entry of a leaf for a slot; bits of `slot` above the sixth are ignored.
+///
+/// # Safety
+/// `place` is a leaf that the image reaches, read under a guard.
+#[inline(always)]
+unsafe fn leaf_entry(base: *const u32, place: usize, slot: u32) -> i32 {
+    // SAFETY: as the caller promises: a leaf has two words of map and three bytes for each bit set in it. Its bytes
+    // do not change while it is reachable. The load of four bytes begins with the one before the entry, which
+    // belongs to the leaf as well, and the shift drops it.
+    unsafe {
+        let leaf = base.add(place).cast::<u8>();
+        let map = leaf.cast::<u64>().read_unaligned();
+        let number = (map >> (slot & 63)).count_ones() as usize;
+        i32::from_le(leaf.add(4 + 3 * number).cast::<i32>().read_unaligned()) >> 8
+    }
+}
+
+/// How many of a search node's 32 keys are greater than `x`.
+///
+/// # Safety
+/// `node` is a search node that the image reaches, read under a guard.
+#[inline(always)]
+unsafe fn greater_scalar(base: *const u32, node: usize, x: u16) -> usize {
+    // SAFETY: as the caller promises: a search node begins with 32 keys, which do not change while it is reachable.
+    let keys = unsafe { &*base.add(node).cast::<[u16; 32]>() };
+    keys.iter().map(|key| usize::from(u16::from_le(*key) > x)).sum()
+}
+
+/// The answer below a child, one address at a time: for what bursts meet seldom.
+///
+/// # Safety
+/// `entry` is from the image at `base`, read under a guard; `depth` is its slot's.
+#[inline(never)]
+unsafe fn descend<A: Shape>(base: *const u32, key: A, mut entry: Entry, mut depth: u8) -> Value {
+    // SAFETY: as the caller promises: references in the image lead to pieces of the image.
+    unsafe {
+        while let Some(child) = entry.child() {
+            let bits = A::TABLE_BITS;
+            entry = Entry(match child {
+                Child::Table(table) => {
+                    let place = load(base, (table + key.bits_at(depth, bits)) as usize);
+                    leaf_entry(base, place as usize, key.bits_at(depth + bits, 6))
+                }
+                // A constant has one run and stands at any depth.
+                Child::Search(node) => {
+                    let x = if depth + bits + 6 <= A::BITS {
+                        key.bits_at(depth, bits + 6) as u16
+                    } else {
+                        0
+                    };
+                    load(base, node as usize + 16 + greater_scalar(base, node as usize, x)) as i32
+                }
+            });
+            depth += bits + 6;
+        }
+    }
+    entry.0 as Value
+}
+
+/// IPv4, leaves by scalar loads.
+///
+/// # Safety
+/// `base` is an IPv4 image read under a guard. `keys` and `out` hold `count` <= 64 elements.
+#[inline(always)]
+unsafe fn burst4(base: *const u32, keys: *const u32, out: *mut u32, count: usize) {
+    let mut places = [const { std::mem::MaybeUninit::<u32>::uninit() }; BURST];
+    let places = places.as_mut_ptr().cast::<u32>();
+    let mut odd = 0;
+    // SAFETY: needed to leave the bounds checks out of the innermost loops: `count` <= 64, as the caller promises. A
+    // root word is a leaf's place. `places` is written for all of `count` before it is read.
+    unsafe {
+        let root = |at: usize| {
+            let place = load(base, (*keys.add(at) >> 14) as usize);
+            prefetch(base, place as usize);
+            places.add(at).write(place);
+            place
+        };
+        let leaf = |at: usize| {
+            // The slot's bits are 8 to 13: byte 1 alone saves a shift.
+            let slot = if cfg!(target_endian = "little") {
+                keys.add(at).cast::<u8>().add(1).read().into()
+            } else {
+                *keys.add(at) >> 8
+            };
+            out.add(at)
+                .write(leaf_entry(base, places.add(at).read() as usize, slot) as u32);
+        };
+        let eights = count & !7;
+        for at in (0..eights).step_by(8) {
+            for one in 0..8 {
+                odd |= root(at + one);
+            }
+        }
+        for at in eights..count {
+            odd |= root(at);
+        }
+        for at in (0..eights).step_by(8) {
+            for one in 0..8 {
+                leaf(at + one);
+            }
+        }
+        for at in eights..count {
+            leaf(at);
+        }
+        if odd & 1 != 0 {
+            finish4(base, keys, places, out, count);
+        }
+    }
+}
+
+/// Second step for the addresses whose leaf has children.
+///
+/// # Safety
+/// As `burst4`, after its stages; `places` holds `count` leaves' places.
+#[inline(never)]
+unsafe fn finish4(base: *const u32, keys: *const u32, places: *const u32, out: *mut u32, count: usize) {
+    for at in 0..count {
+        // SAFETY: as the caller promises.
+        unsafe {
+            if *places.add(at) & 1 != 0 {
+                *out.add(at) = descend(base, *keys.add(at), Entry(*out.add(at) as i32), 24);
+            }
+        }
+    }
+}
+
+/// Lanes of a burst that go on, by the kind of the child they go to.
+struct Lanes {
+    lanes: [u8; BURST],
+    count: usize,
+}
+
+impl Lanes {
+    #[inline(always)]
+    fn new() -> Self {
+        Self {
+            lanes: [0; BURST],
+            count: 0,
+        }
+    }
+
+    /// Adds the lane if `go`, without a branch. At most 63 lanes were added before.
+    #[inline(always)]
+    fn add_if(&mut self, lane: usize, go: bool) {
+        // Never more lanes than the burst has; the mask tells the compiler so.
+        self.lanes[self.count & (BURST - 1)] = lane as u8;
+        self.count += usize::from(go);
+    }
+
+    #[inline(always)]
+    fn iter(&self) -> impl Iterator<Item = usize> + '_ {
+        self.lanes[..self.count.min(BURST)]
+            .iter()
+            .map(|lane| usize::from(*lane) & (BURST - 1))
+    }
+}
+
+/// IPv6. `greater` compares a search node's keys.
+///
+/// # Safety
+/// `base` is an IPv6 image read under a guard. `keys` and `out` have one length of at most 64.
+#[inline(always)]
+unsafe fn burst6(
+    base: *const u32,
+    keys: &[u128],
+    out: &mut [u32],
+    greater: impl Fn(*const u32, usize, u16) -> usize + Copy,
+) {
+    let mut at = [0usize; BURST];
+    let (mut tables, mut searches) = (Lanes::new(), Lanes::new());
+    let high = |key: &u128| (key >> 64) as u64;
+    let node = |entry: u32| ((entry & 0x7f_fffe) << 3) as usize;
+    // SAFETY: needed to follow references. A root word is a table, a table word a leaf, an entry below -1 a child of
+    // the kind that its bit 0 says, all of the image at `base`; index widths are the tables' sizes.
+    unsafe {
+        for (key, at) in keys.iter().zip(&mut at) {
+            let key = high(key);
+            *at = load(base, (key >> 48) as usize) as usize + (key >> 38 & 0x3ff) as usize;
+            prefetch(base, *at);
+        }
+        for at in at.iter_mut().take(keys.len()) {
+            *at = load(base, *at) as usize;
+            prefetch(base, *at);
+        }
+        for (lane, (key, out)) in keys.iter().zip(out.iter_mut()).enumerate() {
+            let entry = leaf_entry(base, at[lane], (high(key) >> 32) as u32);
+            *out = entry as u32;
+            tables.add_if(lane, entry < -1 && entry & 1 == 0);
+            searches.add_if(lane, entry < -1 && entry & 1 == 1);
+        }
+        let mut depth = 32u32;
+        while tables.count + searches.count > 0 {
+            // The 16 bits behind `depth`; a constant below the last bit has one run, whatever they are.
+            let bits = |lane: usize| (keys[lane] << (depth & 127) >> 112) as usize;
+            for lane in tables.iter() {
+                at[lane] = node(out[lane]) + (bits(lane) >> 6);
+                prefetch(base, at[lane]);
+            }
+            for lane in searches.iter() {
+                at[lane] = node(out[lane]);
+                prefetch(base, at[lane]);
+            }
+            for lane in tables.iter() {
+                at[lane] = load(base, at[lane]) as usize;
+                prefetch(base, at[lane]);
+            }
+            for lane in searches.iter() {
+                at[lane] += 16 + greater(base, at[lane], bits(lane) as u16);
+                prefetch(base, at[lane]);
+            }
+            let (mut next_tables, mut next_searches) = (Lanes::new(), Lanes::new());
+            for lane in tables.iter() {
+                let entry = leaf_entry(base, at[lane], bits(lane) as u32);
+                out[lane] = entry as u32;
+                next_tables.add_if(lane, entry < -1 && entry & 1 == 0);
+                next_searches.add_if(lane, entry < -1 && entry & 1 == 1);
+            }
+            for lane in searches.iter() {
+                let entry = load(base, at[lane]) as i32;
+                out[lane] = entry as u32;
+                next_tables.add_if(lane, entry < -1 && entry & 1 == 0);
+                next_searches.add_if(lane, entry < -1 && entry & 1 == 1);
+            }
+            (tables, searches) = (next_tables, next_searches);
+            depth += 16;
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+
+    use super::*;
+
+    /// [`burst4`] compiled for x86-64-v3.
+    ///
+    /// # Safety
+    /// As [`burst4`].
+    #[target_feature(enable = "avx2,bmi1,bmi2,popcnt,lzcnt")]
+    pub(super) unsafe fn burst4_avx2(base: *const u32, keys: *const u32, out: *mut u32, count: usize) {
+        // SAFETY: as the caller promises.
+        unsafe { burst4(base, keys, out, count) }
+    }
+
+    /// IPv4, leaves by gathers: 16 addresses at once.
+    ///
+    /// # Safety
+    /// As [`burst4`].
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vpopcntdq,avx2,bmi1,bmi2,popcnt")]
+    pub(super) unsafe fn burst4_avx512(base: *const u32, keys: *const u32, out: *mut u32, count: usize) {
+        let mut places = [0u32; BURST];
+        let mut odd = 0;
+        let bytes = base.cast::<u8>();
+        // SAFETY: needed for the intrinsics, which the caller has made sure of, and to follow references: lanes
+        // behind `count` are masked off, and the others' are as in `burst4`. A gather reads each lane as one aligned
+        // load (root) or bytes that do not change (leaf). Places are below 2^25 words, so byte offsets fit i32.
+        unsafe {
+            for at in (0..count).step_by(16) {
+                let live = (0xffff_u32 >> (16 - (count - at).min(16))) as u16;
+                let key = _mm512_maskz_loadu_epi32(live, keys.add(at).cast());
+                let zero = _mm512_setzero_si512();
+                let place =
+                    _mm512_mask_i32gather_epi32::<4>(zero, live, _mm512_srli_epi32::<14>(key), base.cast());
+                _mm512_storeu_si512(places.as_mut_ptr().add(at).cast(), place);
+                odd |= _mm512_test_epi32_mask(place, _mm512_set1_epi32(1));
+                let slot = _mm512_and_si512(_mm512_srli_epi32::<8>(key), _mm512_set1_epi32(63));
+                let numbers = |half: __m256i, slot: __m256i, live: u8| {
+                    let map = _mm512_mask_i32gather_epi64::<4>(zero, live, half, base.cast());
+                    let ends = _mm512_srlv_epi64(map, _mm512_cvtepu32_epi64(slot));
+                    _mm512_cvtepi64_epi32(_mm512_popcnt_epi64(ends))
+                };
+                let low = numbers(
+                    _mm512_castsi512_si256(place),
+                    _mm512_castsi512_si256(slot),
+                    live as u8,
+                );
+                let high = numbers(
+                    _mm512_extracti64x4_epi64::<1>(place),
+                    _mm512_extracti64x4_epi64::<1>(slot),
+                    (live >> 8) as u8,
+                );
+                let number = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high);
+                let number = _mm512_add_epi32(number, _mm512_slli_epi32::<1>(number));
+                let offset = _mm512_add_epi32(_mm512_slli_epi32::<2>(place), number);
+                let entry = _mm512_mask_i32gather_epi32::<1>(zero, live, offset, bytes.add(4).cast());
+                _mm512_mask_storeu_epi32(out.add(at).cast(), live, _mm512_srai_epi32::<8>(entry));
+            }
+            if odd != 0 {
+                finish4(base, keys, places.as_ptr(), out, count);
+            }
+        }
+    }
+
+    /// [`burst6`] with search nodes compared in two halves.
+    ///
+    /// # Safety
+    /// As [`burst6`].
+    #[target_feature(enable = "avx2,bmi1,bmi2,popcnt,lzcnt")]
+    pub(super) unsafe fn burst6_avx2(base: *const u32, keys: &[u128], out: &mut [u32]) {
+        // SAFETY: as the caller promises; for the intrinsics, the features are enabled here.
+        unsafe {
+            burst6(base, keys, out, |base, node, x| {
+                let keys = base.add(node).cast::<__m256i>();
+                // A key is at most x when subtracting x from it saturates to 0. Two bits of the mask a key.
+                let x = _mm256_set1_epi16(x as i16);
+                let not_greater = |half: __m256i| {
+                    let zero = _mm256_cmpeq_epi16(_mm256_subs_epu16(half, x), _mm256_setzero_si256());
+                    (_mm256_movemask_epi8(zero) as u32).count_ones()
+                };
+                let (one, two) = (_mm256_loadu_si256(keys), _mm256_loadu_si256(keys.add(1)));
+                32 - ((not_greater(one) + not_greater(two)) / 2) as usize
+            });
+        }
+    }
+
+    /// [`burst6`] with search nodes compared whole.
+    ///
+    /// # Safety
+    /// As [`burst6`].
+    #[target_feature(
+        enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vpopcntdq,avx2,bmi1,bmi2,popcnt,lzcnt"
+    )]
+    pub(super) unsafe fn burst6_avx512(base: *const u32, keys: &[u128], out: &mut [u32]) {
+        // SAFETY: as the caller promises; for the intrinsics, the features are enabled here.
+        unsafe {
+            burst6(base, keys, out, |base, node, x| {
+                let keys = _mm512_loadu_si512(base.add(node).cast());
+                _mm512_cmpgt_epu16_mask(keys, _mm512_set1_epi16(x as i16)).count_ones() as usize
+            });
+        }
+    }
+}
+
+impl Lookup<u32> for Reader {
+    fn burst(&self, online: &Online<'_>, way: Way, keys: &[u32], out: &mut [Value]) {
+        assert!(keys.len() <= BURST && keys.len() == out.len());
+        let arena = self.0.arena.load(online);
+        let (keys, out, count) = (keys.as_ptr(), out.as_mut_ptr(), keys.len());
+        // SAFETY: needed to call the kernels: the arena is an IPv4 image (`Compressed<u32>` made it) that the guard
+        // keeps, lengths are checked above, and callers only pass ways that are available.
+        unsafe {
+            match way {
+                Way::Scalar => burst4(arena.base(), keys, out, count),
+                #[cfg(target_arch = "x86_64")]
+                Way::Avx2 => x86::burst4_avx2(arena.base(), keys, out, count),
+                #[cfg(target_arch = "x86_64")]
+                Way::Avx512 => x86::burst4_avx512(arena.base(), keys, out, count),
+                #[cfg(not(target_arch = "x86_64"))]
+                _ => burst4(arena.base(), keys, out, count),
+            }
+        }
+    }
+
+    fn best(&self) -> Way {
+        Way::best_v4()
+    }
+}
+
+impl Lookup<u128> for Reader {
+    fn burst(&self, online: &Online<'_>, way: Way, keys: &[u128], out: &mut [Value]) {
+        assert!(keys.len() <= BURST && keys.len() == out.len());
+        let arena = self.0.arena.load(online);
+        // SAFETY: as for IPv4.
+        unsafe {
+            match way {
+                Way::Scalar => burst6(arena.base(), keys, out, |base, node, x| {
+                    greater_scalar(base, node, x)
+                }),
+                #[cfg(target_arch = "x86_64")]
+                Way::Avx2 => x86::burst6_avx2(arena.base(), keys, out),
+                #[cfg(target_arch = "x86_64")]
+                Way::Avx512 => x86::burst6_avx512(arena.base(), keys, out),
+                #[cfg(not(target_arch = "x86_64"))]
+                _ => burst6(arena.base(), keys, out, |base, node, x| {
+                    greater_scalar(base, node, x)
+                }),
+            }
+        }
+    }
+
+    fn best(&self) -> Way {
+        Way::best_v6()
+    }
+}
+
+impl Shape for u32 {
+    const ROOT_BITS: u8 = 18;
+    const TABLE_BITS: u8 = 2;
+    const DEEP: bool = false;
+    // 128 MiB: a full leaf for each of the root's words takes 53 MiB, the rest is for what is longer than /24.
+    const WORDS: usize = 1 << 25;
+
+    #[inline(always)]
+    fn bits_at(self, depth: u8, bits: u8) -> u32 {
+        self << depth >> (32 - bits)
+    }
+
+    #[inline(always)]
+    fn with_bits(self, depth: u8, bits: u8, index: u32) -> Self {
+        self | index << (32 - depth - bits)
+    }
+
+    fn reader(shared: Arc<Shared>) -> Arc<dyn Lookup<Self>> {
+        Arc::new(Reader(shared))
+    }
+}
+
+impl Shape for u128 {
+    const ROOT_BITS: u8 = 16;
+    const TABLE_BITS: u8 = 10;
+    const DEEP: bool = true;
+    // 256 MiB: what 22 bits of lines can refer to.
+    const WORDS: usize = 1 << 26;
+
+    #[inline(always)]
+    fn bits_at(self, depth: u8, bits: u8) -> u32 {
+        (self << depth >> (128 - bits)) as u32
+    }
+
+    #[inline(always)]
+    fn with_bits(self, depth: u8, bits: u8, index: u32) -> Self {
+        self | u128::from(index) << (128 - depth - bits)
+    }
+
+    fn reader(shared: Arc<Shared>) -> Arc<dyn Lookup<Self>> {
+        Arc::new(Reader(shared))
+    }
+}
