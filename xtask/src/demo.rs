@@ -1,10 +1,10 @@
 //! `cargo xtask demo`: two hosts full of containers, a fabric between them, and BGP, in network namespaces of their own.
 //!
 //! ```text
-//!   A 192.168.1.1 ─┐                                                         ┌─ D 192.168.1.4
-//!   B 192.168.1.2 ─┼─ Host 1 ── 10.0.1.2 ─── 10.0.1.1 ┐   ┌ 10.0.2.1 ─── 10.0.2.2 ── Host 2 ─┤
-//!   C 192.168.1.3 ─┘  margayd                       Fabric                  margayd  └─ E 192.168.1.5
-//!                     BIRD            BIRD, the BGP route reflector          BIRD
+//!   A 192.168.1.1 ─┐                                                              ┌─ D 192.168.1.4
+//!   B 192.168.1.2 ─┼─ Host 1 ── 10.0.1.0/24 ── Fabric ── 10.0.2.0/24 ── Host 2 ───┤
+//!   C 192.168.1.3 ─┘  margayd                  BIRD, BGP                margayd   └─ E 192.168.1.5
+//!                     BIRD                     route reflector          BIRD
 //! ```
 //! Every container has a /32 (and an IPv6 /128) and sends everything to 169.254.1.1 (fe80::1), which its host answers on its end of the
 //! veth pair. The hosts' kernels forward nothing: `ip_forward=0`.
