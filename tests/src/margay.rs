@@ -90,8 +90,15 @@ impl Margay {
     /// Starts the daemon without waiting for anything.
     #[track_caller]
     pub fn launch(&self) -> Arc<Program> {
+        self.launch_with(&[])
+    }
+
+    /// The same with environment variables.
+    #[track_caller]
+    pub fn launch_with(&self, environment: &[(&str, &str)]) -> Arc<Program> {
         let mut command = self.host.command(program("margayd"));
         command.arg("--config").arg(self.config()).env("RUST_LOG", "info");
+        command.envs(environment.iter().copied());
         let program = self.host.start("margayd", command);
         *lock(&self.program) = Some(program.clone());
         program

@@ -314,3 +314,36 @@ fn reload_of_the_configuration() {
     a.reaches("203.0.113.1");
     margay.check_sums();
 }
+
+/// sd_notify(3): READY=1 once traffic is taken, and not before; STOPPING=1 at the end.
+#[test]
+fn systemd_is_told() {
+    let Some(net) = node("notify") else { return };
+    let margay = Margay::prepare(&net.lab, &net.r, PORTS, &[("all", ALL)]);
+    let path = net.lab.directory().join("notify");
+    let socket = std::os::unix::net::UnixDatagram::bind(&path).expect("the lab's directory can be written");
+    socket
+        .set_read_timeout(Some(LIMIT))
+        .expect("a time limit can be set");
+    let told = |word: &str| {
+        let mut buffer = [0; 4096];
+        loop {
+            let length = socket
+                .recv(&mut buffer)
+                .unwrap_or_else(|error| panic!("waited for {word}: {error}"));
+            if String::from_utf8_lossy(&buffer[..length])
+                .lines()
+                .any(|line| line == word)
+            {
+                return;
+            }
+        }
+    };
+    margay.launch_with(&[("NOTIFY_SOCKET", &path.display().to_string())]);
+    told("READY=1");
+    assert_eq!(margay.run("status --ready").code, 0);
+    assert!(margay.find_port("up0").is_some());
+    margay.process().signal(libc::SIGTERM);
+    told("STOPPING=1");
+    wait_for("margayd ends", LIMIT, || margay.process().exited() == Some(0));
+}
