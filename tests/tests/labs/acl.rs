@@ -49,6 +49,8 @@ dport = ["8-9"]
 "#;
 
 const TO_B: &str = r#"
+[sets.a]
+prefixes = ["10.65.0.2", "fd65::2"]
 [[acl]]
 name = "to-cali-b"
 default = "deny"
@@ -65,7 +67,7 @@ dport = [1000]
 [[acl.rule]]
 action = "allow"
 proto = "udp"
-src = ["10.65.0.2", "fd65::2"]
+src = ["@a"]
 "#;
 
 const A4: Ipv4Addr = Ipv4Addr::new(10, 65, 0, 2);

@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use tests::{Host, Lab};
 
-/// An uplink `up*` and workloads `cali*`.
+/// Uplinks `up*` and workloads `cali*`. Beyond these uplinks is no wire but the local stack of another namespace, whose checksums are as
+/// partial as a workload's: hence `fix_checksums`, which is off for uplinks otherwise.
 pub const PORTS: &str = r#"
 [[port]]
 match = "up*"
 role = "uplink"
+fix_checksums = "auto"
 [[port]]
 match = "cali*"
 role = "workload"

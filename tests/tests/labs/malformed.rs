@@ -53,8 +53,8 @@ fn every_malformed_packet_has_its_reason() {
         ("bad_version", 0x0800, with(v4(), &[(0, 0x55)], true)),
         ("bad_header_length", 0x0800, with(v4(), &[(0, 0x44)], true)),
         ("bad_total_length", 0x0800, with(v4(), &[(2, 0), (3, 19)], true)),
-        ("bad_total_length", 0x0800, with(v4(), &[(2, 4), (3, 0)], true)),
-        ("bad_total_length", 0x86dd, with(v6(), &[(4, 4), (5, 0)], false)),
+        ("truncated", 0x0800, with(v4(), &[(2, 4), (3, 0)], true)),
+        ("truncated", 0x86dd, with(v6(), &[(4, 4), (5, 0)], false)),
         ("bad_version", 0x86dd, with(v6(), &[(0, 0x45)], false)),
         (
             "extension_chain",

@@ -12,7 +12,7 @@ use tests::{Margay, wait_for};
 
 use crate::common::{PORTS, node};
 
-const ROUTES: u32 = 150_000;
+const ROUTES: u32 = 250_000;
 
 #[test]
 fn the_mirror_recovers() {

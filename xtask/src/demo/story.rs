@@ -223,7 +223,11 @@ fn deny(net: &Net) -> Result<(), Failure> {
 fn proof(net: &Net) -> Result<(), Failure> {
     title("Proof: AF_XDP carried it, the kernels forwarded nothing");
     for (node, title) in NODES.iter().zip(["Host 1", "Host 2"]) {
-        show(title, "margay port show", &mut net.margay(node.name, "port show"))?;
+        show(
+            title,
+            "margay -s port show",
+            &mut net.margay(node.name, "-s port show"),
+        )?;
         let (_, json) = run::capture(&mut net.margay(node.name, "-j port show"))?;
         let forwarded = sum(&json, "forwarded");
         let setting = net.sh(node.name, "cat /proc/sys/net/ipv4/ip_forward")?;
