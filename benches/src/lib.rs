@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+pub mod acl_sets;
 pub mod command;
 pub mod figures;
 pub mod generator;

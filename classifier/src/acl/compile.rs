@@ -12,7 +12,7 @@ mod pairs;
 pub(super) mod upper;
 
 use classes::{Classes, Specs};
-use map::{Map4, Map6};
+use map::{Flat4, Map4, Map6};
 use pairs::{Dense, Leaves, Reduced, Rows};
 use upper::{Signature, Upper};
 
@@ -125,13 +125,17 @@ pub(super) fn compile(list: &List, family: Family, limit: usize) -> Result<Optio
     };
     let src_rows = group(&near_src, false, &mut nodes, &mut leaves)?;
     let dst_rows = group(&near_dst, true, &mut nodes, &mut leaves)?;
-    let dense = if wide.is_empty() {
+    let mut dense = if wide.is_empty() {
         Dense::default()
     } else {
         pairs::dense(&wide, &input.src, &input.dst, &mut leaves, limit)?
     };
+    let decided = decide(&mut dense, &leaves, &upper);
     let map = |classes: &Classes| match family {
-        Family::V4 => AddressMap::V4(Map4::build(&classes.intervals)),
+        Family::V4 => match Flat4::build(&classes.intervals) {
+            Some(flat) => AddressMap::Flat(flat),
+            None => AddressMap::V4(Map4::build(&classes.intervals)),
+        },
         Family::V6 => AddressMap::V6(Map6::build(&classes.intervals)),
     };
     let engine = Engine {
@@ -145,6 +149,7 @@ pub(super) fn compile(list: &List, family: Family, limit: usize) -> Result<Optio
         dense_src: dense.src,
         dense_dst: dense.dst,
         cells: dense.cells,
+        decided,
         nodes,
         leaves: leaves.lines,
         default: u32::MAX << 2 | list.default as u32,
@@ -154,6 +159,32 @@ pub(super) fn compile(list: &List, family: Family, limit: usize) -> Result<Optio
         return Err(TooLarge(bytes));
     }
     Ok(Some(engine))
+}
+
+/// Bytes that the leaves of the dense table may take when they are written out: what a second-level cache spares.
+const DECIDED_BYTES: usize = 384 << 10;
+
+/// Writes the leaves of the dense table out, where that is small: the cells become places in what is returned.
+fn decide(dense: &mut Dense, leaves: &Leaves, upper: &Upper) -> Vec<u32> {
+    let mut used: Vec<u32> = dense.cells.clone();
+    used.sort_unstable();
+    used.dedup();
+    if used.is_empty() || used.len() * upper.classes as usize * 4 > DECIDED_BYTES {
+        return Vec::new();
+    }
+    let lines = upper.words / 16;
+    let mut out = Vec::with_capacity(used.len() * upper.classes as usize);
+    for &leaf in &used {
+        for class in 0..upper.classes as usize {
+            let row = &upper.rows[class * lines..(class + 1) * lines];
+            out.push(leaves.first(leaf, row));
+        }
+    }
+    for cell in &mut dense.cells {
+        let at = used.partition_point(|&u| u < *cell);
+        *cell = at as u32 * upper.classes;
+    }
+    out
 }
 
 /// Which signatures hold only where another does; nothing beyond 1,024 signatures, where it would take too long.

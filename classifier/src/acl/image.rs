@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::compile::map::{Map4, Map6};
+use super::compile::map::{Flat4, Map4, Map6};
 use super::compile::upper::Upper;
 use super::compile::{self, TooLarge};
 use super::model::{Action, List, Match, Origin};
@@ -42,6 +42,7 @@ pub(super) const LEAF_RULES: usize = 10;
 /// Address to class.
 #[derive(Debug)]
 pub(super) enum AddressMap {
+    Flat(Flat4),
     V4(Map4),
     V6(Map6),
 }
@@ -49,6 +50,7 @@ pub(super) enum AddressMap {
 impl AddressMap {
     pub(super) fn bytes(&self) -> usize {
         match self {
+            AddressMap::Flat(map) => map.bytes(),
             AddressMap::V4(map) => map.bytes(),
             AddressMap::V6(map) => map.bytes(),
         }
@@ -72,8 +74,10 @@ pub(super) struct Engine {
     pub(super) dense_src: Vec<u32>,
     /// By destination class: its column.
     pub(super) dense_dst: Vec<u32>,
-    /// Leaves.
+    /// Leaves, or where a leaf begins in `decided`.
     pub(super) cells: Vec<u32>,
+    /// Leaves of the dense table written out: the rule for each upper class; empty when that would be too large.
+    pub(super) decided: Vec<u32>,
     pub(super) nodes: Vec<Line>,
     /// Lines of ten rules: words 0 to 4 hold signatures of 16 bits, word 5 the next line or 0, words 6 to 15 the rules.
     pub(super) leaves: Vec<Line>,
@@ -87,7 +91,7 @@ impl Engine {
             + self.dst.bytes()
             + self.upper.bytes()
             + (self.src_rows.len() + self.dst_rows.len() + self.dense_src.len() + self.dense_dst.len()) * 4
-            + self.cells.len() * 4
+            + (self.cells.len() + self.decided.len()) * 4
             + (self.nodes.len() + self.leaves.len()) * 64
     }
 }
@@ -206,11 +210,10 @@ impl Image {
     pub fn classify_burst(&self, packets: &[Headers], out: &mut [Match]) {
         for (packets, out) in packets.chunks(super::BURST).zip(out.chunks_mut(super::BURST)) {
             let v4 = packets.iter().filter(|p| p.family == Family::V4).count();
-            let order: [u8; super::BURST] = std::array::from_fn(|i| i as u8);
             if v4 == packets.len() {
-                self.family(&self.v4, packets, &order[..v4], out);
+                self.family(&self.v4, packets, None, out);
             } else if v4 == 0 {
-                self.family(&self.v6, packets, &order[..packets.len()], out);
+                self.family(&self.v6, packets, None, out);
             } else {
                 let (mut order, mut a, mut b) = ([0u8; super::BURST], 0, packets.len());
                 for (i, p) in packets.iter().enumerate() {
@@ -222,23 +225,22 @@ impl Image {
                         order[b] = i as u8;
                     }
                 }
-                self.family(&self.v4, packets, &order[..a], out);
-                self.family(&self.v6, packets, &order[a..packets.len()], out);
+                self.family(&self.v4, packets, Some(&order[..a]), out);
+                self.family(&self.v6, packets, Some(&order[a..packets.len()]), out);
             }
         }
     }
 
-    fn family(&self, engine: &Option<Engine>, packets: &[Headers], order: &[u8], out: &mut [Match]) {
-        match engine {
-            Some(engine) => run::burst(engine, self.way, packets, order, out),
-            None => {
-                for &i in order {
-                    out[usize::from(i)] = Match {
-                        action: self.list.default,
-                        rule: -1,
-                    };
-                }
-            }
+    /// Judges the packets that `order` names, or all.
+    fn family(&self, engine: &Option<Engine>, packets: &[Headers], order: Option<&[u8]>, out: &mut [Match]) {
+        let default = Match {
+            action: self.list.default,
+            rule: -1,
+        };
+        match (engine, order) {
+            (Some(engine), _) => run::burst(engine, self.way, packets, order, out),
+            (None, Some(order)) => order.iter().for_each(|&i| out[usize::from(i)] = default),
+            (None, None) => out[..packets.len()].fill(default),
         }
     }
 

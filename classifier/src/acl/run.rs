@@ -77,10 +77,12 @@ pub(super) fn available() -> Vec<Way> {
     ways
 }
 
-/// Judges the packets that `order` names, all of the engine's family; at most [`BURST`].
-pub(super) fn burst(engine: &Engine, way: Way, packets: &[Headers], order: &[u8], out: &mut [Match]) {
-    assert!(order.len() <= BURST && out.len() >= packets.len());
-    assert!(order.iter().all(|&i| usize::from(i) < packets.len()));
+/// Judges the packets that `order` names, or all; all of the engine's family, at most [`BURST`].
+pub(super) fn burst(engine: &Engine, way: Way, packets: &[Headers], order: Option<&[u8]>, out: &mut [Match]) {
+    assert!(packets.len() <= BURST && out.len() >= packets.len());
+    if let Some(order) = order {
+        assert!(order.len() <= BURST && order.iter().all(|&i| usize::from(i) < packets.len()));
+    }
     match way {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: an image has a way only when `available` found its instructions.
@@ -104,46 +106,89 @@ unsafe fn at<T>(table: &[T], i: usize) -> &T {
     unsafe { table.get_unchecked(i) }
 }
 
+/// Sets element `i`.
+///
+/// # Safety
+/// `i < table.len()`.
+#[inline(always)]
+unsafe fn set<T>(table: &mut [T], i: usize, value: T) {
+    debug_assert!(i < table.len());
+    // SAFETY: the caller's promise.
+    unsafe { *table.get_unchecked_mut(i) = value }
+}
+
 /// All steps for one burst.
 ///
 /// # Safety
-/// The CPU has the instructions of `O`, and every element of `order` is less than `packets.len()` and `out.len()`.
+/// The CPU has the instructions of `O`; at most `BURST` packets; every element of `order` is less than
+/// `packets.len()`; `out` is as long as `packets`.
 #[inline(always)]
-unsafe fn steps<O: Ops>(e: &Engine, packets: &[Headers], order: &[u8], out: &mut [Match]) {
-    let n = order.len();
+unsafe fn steps<O: Ops>(e: &Engine, packets: &[Headers], order: Option<&[u8]>, out: &mut [Match]) {
+    // SAFETY: the caller's promise. Twice the same code: where all packets are of one family, nothing is looked up in
+    // `order`.
+    unsafe {
+        match order {
+            None => judge::<O>(e, packets, packets.len(), |i| i, out),
+            Some(order) => judge::<O>(e, packets, order.len(), |i| usize::from(*at(order, i)), out),
+        }
+    }
+}
+
+/// # Safety
+/// As for [`steps`]; `pick` maps numbers below `n` to packets.
+#[inline(always)]
+unsafe fn judge<O: Ops>(
+    e: &Engine,
+    packets: &[Headers],
+    n: usize,
+    pick: impl Fn(usize) -> usize,
+    out: &mut [Match],
+) {
     let mut class = [0u32; BURST];
     let mut src = [0u32; BURST];
     let mut dst = [0u32; BURST];
-    // SAFETY (whole block): `order` is checked by the caller; all other indices come from tables that were built
+    let mut best = [e.default; BURST];
+    // SAFETY (whole block): `pick` is the caller's promise; all other indices come from tables that were built
     // together, see `Engine`.
     unsafe {
         for i in 0..n {
-            class[i] = upper_class(&e.upper, at(packets, usize::from(order[i])));
+            set(&mut class, i, upper_class(&e.upper, at(packets, pick(i))));
         }
-        addresses::<O>(&e.src, packets, order, &mut src, |p| p.src);
-        addresses::<O>(&e.dst, packets, order, &mut dst, |p| p.dst);
-        let mut best = [e.default; BURST];
+        addresses::<O>(&e.src, n, &mut src, |i| at(packets, pick(i)).src);
+        addresses::<O>(&e.dst, n, &mut dst, |i| at(packets, pick(i)).dst);
         if !e.src_rows.is_empty() {
-            rows::<O>(e, &e.src_rows, e.src_depth, &src, &dst, &class, n, &mut best);
+            rows::<O>(e, &e.src_rows, &src, &dst, &class, n, &mut best);
         }
         if !e.dst_rows.is_empty() {
-            rows::<O>(e, &e.dst_rows, e.dst_depth, &dst, &src, &class, n, &mut best);
+            rows::<O>(e, &e.dst_rows, &dst, &src, &class, n, &mut best);
         }
-        if !e.dense_src.is_empty() {
+        if !e.decided.is_empty() {
+            for i in 0..n {
+                let cell = at(&e.dense_src, src[i] as usize) + at(&e.dense_dst, dst[i] as usize);
+                let leaf = *at(&e.cells, cell as usize) + at(&class, i);
+                let rule = *at(&e.decided, leaf as usize);
+                let rule = rule.min(*at(&best, i));
+                set(&mut best, i, rule);
+            }
+        } else if !e.dense_src.is_empty() {
             let mut leaf = [0u32; BURST];
             for i in 0..n {
                 let cell = at(&e.dense_src, src[i] as usize) + at(&e.dense_dst, dst[i] as usize);
-                leaf[i] = *at(&e.cells, cell as usize);
+                set(&mut leaf, i, *at(&e.cells, cell as usize));
             }
             leaves::<O>(e, &leaf, &class, n, &mut best);
         }
         for i in 0..n {
             const ACTIONS: [Action; 4] = [Action::Allow, Action::Deny, Action::Reject, Action::Deny];
-            let m = Match {
-                action: ACTIONS[best[i] as usize & 3],
-                rule: best[i] as i32 >> 2,
-            };
-            *out.get_unchecked_mut(usize::from(order[i])) = m;
+            let best = *at(&best, i);
+            set(
+                out,
+                pick(i),
+                Match {
+                    action: ACTIONS[best as usize & 3],
+                    rule: best as i32 >> 2,
+                },
+            );
         }
     }
 }
@@ -161,7 +206,7 @@ unsafe fn upper_class(u: &Upper, p: &Headers) -> u32 {
             Fragment::First => 256,
             Fragment::Later => 512,
         };
-        let mut proto = u32::from(*at(&u.proto, place + usize::from(p.proto)));
+        let mut proto = *at(&u.proto, place + usize::from(p.proto));
         if let Some(x) = &u.extra {
             let icmp = p
                 .icmp
@@ -169,12 +214,12 @@ unsafe fn upper_class(u: &Upper, p: &Headers) -> u32 {
             let tcp = u32::from(*at(&x.tcp, usize::from(p.tcp_flags)));
             let icmp = u32::from(*at(&x.icmp, icmp));
             let dscp = u32::from(*at(&x.dscp, usize::from(p.dscp & 63)));
-            let cell = ((proto * x.tcp_classes + tcp) * x.icmp_classes + icmp) * x.dscp_classes + dscp;
-            proto = u32::from(*at(&x.table, cell as usize));
+            let cell = proto + (tcp * x.icmp_classes + icmp) * x.dscp_classes + dscp;
+            proto = *at(&x.table, cell as usize);
         }
         let dport = u32::from(*at(&u.dport, usize::from(p.dport)));
         let sport = u32::from(*at(&u.sport, usize::from(p.sport)));
-        let first = *at(&u.first, (proto * u.dport_classes + dport) as usize);
+        let first = *at(&u.first, (proto + dport) as usize);
         *at(&u.second, (first + sport) as usize)
     }
 }
@@ -182,26 +227,37 @@ unsafe fn upper_class(u: &Upper, p: &Headers) -> u32 {
 /// Classes of one address of every packet.
 ///
 /// # Safety
-/// As for [`steps`].
+/// As for [`steps`]; `of` gives an address for every number below `n`.
 #[inline(always)]
 unsafe fn addresses<O: Ops>(
     map: &AddressMap,
-    packets: &[Headers],
-    order: &[u8],
+    n: usize,
     class: &mut [u32; BURST],
-    of: impl Fn(&Headers) -> u128,
+    of: impl Fn(usize) -> u128,
 ) {
     // SAFETY: the caller's promise.
     unsafe {
         match map {
+            AddressMap::Flat(map) => {
+                for i in 0..n {
+                    let addr = of(i) as u32;
+                    let entry = *at(&map.root, (addr >> 16) as usize);
+                    let entry = *at(&map.cells, ((entry >> 8) + (addr >> 8 & entry & 0xff)) as usize);
+                    set(
+                        class,
+                        i,
+                        *at(&map.cells, ((entry >> 8) + (addr & entry & 0xff)) as usize),
+                    );
+                }
+            }
             AddressMap::V4(map) => {
-                for (i, &k) in order.iter().enumerate() {
-                    class[i] = v4::<O>(map, of(at(packets, usize::from(k))) as u32);
+                for i in 0..n {
+                    set(class, i, v4::<O>(map, of(i) as u32));
                 }
             }
             AddressMap::V6(map) => {
-                for (i, &k) in order.iter().enumerate() {
-                    class[i] = v6::<O>(map, of(at(packets, usize::from(k))));
+                for i in 0..n {
+                    set(class, i, v6::<O>(map, of(i)));
                 }
             }
         }
@@ -284,31 +340,45 @@ unsafe fn node64<O: Ops>(nodes: &[Node64], entry: u32, key: u64) -> u32 {
 
 /// Rows of one group: the near class's tree, walked by the far class, then the leaf.
 ///
+/// Packets that have arrived at a leaf leave the list of those that walk on, without a branch on it; so that the work
+/// is what the packets' rows ask for, and at most the depth of the deepest row.
+///
 /// # Safety
 /// As for [`steps`].
 #[inline(always)]
-#[allow(clippy::too_many_arguments)]
 unsafe fn rows<O: Ops>(
     e: &Engine,
     root: &[u32],
-    depth: u32,
     near: &[u32; BURST],
     far: &[u32; BURST],
     class: &[u32; BURST],
     n: usize,
     best: &mut [u32; BURST],
 ) {
-    let mut leaf = [0u32; BURST];
-    // SAFETY: the caller's promise.
+    let mut entry = [0u32; BURST];
+    let mut walking = [0u8; BURST + 1];
+    let mut count = 0;
+    // SAFETY: the caller's promise; `count` never passes the number of packets seen, so it stays below BURST + 1.
     unsafe {
         for i in 0..n {
-            let mut entry = *at(root, near[i] as usize);
-            for _ in 0..depth {
-                entry = node::<O>(&e.nodes, entry, far[i]);
-            }
-            leaf[i] = entry;
+            let found = *at(root, *at(near, i) as usize);
+            set(&mut entry, i, found);
+            set(&mut walking, count, i as u8);
+            count += (found >> 30) as usize;
         }
-        leaves::<O>(e, &leaf, class, n, best);
+        while count > 0 {
+            let before = count;
+            count = 0;
+            for k in 0..before {
+                let i = usize::from(*at(&walking, k));
+                let line = at(&e.nodes, (*at(&entry, i) & !NODE) as usize);
+                let found = *line.0.get_unchecked(8 + O::rank32(line, *at(far, i)));
+                set(&mut entry, i, found);
+                set(&mut walking, count, i as u8);
+                count += (found >> 30) as usize;
+            }
+        }
+        leaves::<O>(e, &entry, class, n, best);
     }
 }
 
@@ -325,27 +395,31 @@ unsafe fn leaves<O: Ops>(
     best: &mut [u32; BURST],
 ) {
     let lines = e.upper.words / 16;
+    let mut filled = [0u8; BURST + 1];
+    let mut count = 0;
     // SAFETY: the caller's promise.
     unsafe {
+        // Leaf 0 is empty.
         for i in 0..n {
-            let row = e
-                .upper
-                .rows
-                .get_unchecked(class[i] as usize * lines..(class[i] as usize + 1) * lines);
-            let mut line = at(&e.leaves, leaf[i] as usize);
-            loop {
-                let mask = O::holds(line, row);
-                // With no bit set this reads the line's last word, which cannot win or is masked below.
-                if mask != 0 {
-                    let rule = *line.0.get_unchecked(6 + mask.trailing_zeros() as usize);
-                    best[i] = best[i].min(rule);
-                    break;
-                }
-                if line.0[5] == 0 {
-                    break;
-                }
+            set(&mut filled, count, i as u8);
+            count += usize::from(*at(leaf, i) != 0);
+        }
+        for k in 0..count {
+            let i = usize::from(*at(&filled, k));
+            let class = *at(class, i) as usize;
+            let row = e.upper.rows.get_unchecked(class * lines..(class + 1) * lines);
+            let mut line = at(&e.leaves, *at(leaf, i) as usize);
+            let mut mask = O::holds(line, row);
+            while mask == 0 && line.0[5] != 0 {
                 line = at(&e.leaves, line.0[5] as usize);
+                mask = O::holds(line, row);
             }
+            // With no bit set this is word 6 + 10, held back to the last rule, and not taken.
+            let at_rule = (mask | 1 << (LEAF_RULES - 1)).trailing_zeros() as usize;
+            let rule = *line.0.get_unchecked(6 + at_rule);
+            let rule = if mask != 0 { rule } else { u32::MAX };
+            let rule = rule.min(*at(best, i));
+            set(best, i, rule);
         }
     }
 }

@@ -16,7 +16,96 @@ pub(in crate::acl) const LOW: u32 = 1 << 31;
 /// Intervals of a node.
 pub(in crate::acl) const FAN: usize = 8;
 
-/// IPv4 address to class.
+/// IPv4 address to class in three loads: tables of the upper 16 bits and of each of the lower bytes.
+///
+/// An entry of the first two is the index of the next table's first cell << 8 | the mask of the byte that selects a
+/// cell: 0xff for a table of 256 cells, 0 for a single cell where all addresses are of one class. So that every look-up
+/// is the same few instructions without a branch.
+#[derive(Debug, Default)]
+pub(in crate::acl) struct Flat4 {
+    pub(in crate::acl) root: Vec<u32>,
+    pub(in crate::acl) cells: Vec<u32>,
+}
+
+/// Cells of a [`Flat4`] at most; beyond that a [`Map4`] is taken.
+const FLAT_CELLS: usize = 3 << 20;
+
+impl Flat4 {
+    pub(super) fn build(intervals: &[(u128, u32)]) -> Option<Flat4> {
+        let iv: Vec<(u32, u32)> = intervals.iter().map(|&(a, c)| (a as u32, c)).collect();
+        let mut map = Flat4 {
+            root: Vec::with_capacity(1 << 16),
+            cells: Vec::new(),
+        };
+        let mut from = 0;
+        // The single cells of a class: for the last byte, and for the byte before.
+        let mut single: [hashbrown::HashMap<u32, u32>; 2] = Default::default();
+        for h in 0..1u32 << 16 {
+            let lo = h << 16;
+            let entry = map.table(&iv, &mut from, lo, 16, &mut single);
+            map.root.push(entry);
+            if map.cells.len() > FLAT_CELLS {
+                return None;
+            }
+        }
+        Some(map)
+    }
+
+    /// The entry for the `1 << bits` addresses from `lo` on.
+    fn table(
+        &mut self,
+        iv: &[(u32, u32)],
+        from: &mut usize,
+        lo: u32,
+        bits: u32,
+        single: &mut [hashbrown::HashMap<u32, u32>; 2],
+    ) -> u32 {
+        while *from + 1 < iv.len() && iv[*from + 1].0 <= lo {
+            *from += 1;
+        }
+        let last = lo | ((1 << bits) - 1);
+        if iv.get(*from + 1).is_none_or(|next| next.0 > last) {
+            return self.single(iv[*from].1, bits, single);
+        }
+        let base = self.cells.len() as u32;
+        self.cells.resize(self.cells.len() + 256, 0);
+        for i in 0..256u32 {
+            let value = if bits == 16 {
+                self.table(iv, from, lo | i << 8, 8, single)
+            } else {
+                while *from + 1 < iv.len() && iv[*from + 1].0 <= lo | i {
+                    *from += 1;
+                }
+                iv[*from].1
+            };
+            self.cells[(base + i) as usize] = value;
+        }
+        base << 8 | 0xff
+    }
+
+    /// The entry for addresses that are all of one class.
+    fn single(&mut self, class: u32, bits: u32, single: &mut [hashbrown::HashMap<u32, u32>; 2]) -> u32 {
+        let level = usize::from(bits == 16);
+        if let Some(&entry) = single[level].get(&class) {
+            return entry;
+        }
+        let value = if bits == 16 {
+            self.single(class, 8, single)
+        } else {
+            class
+        };
+        let entry = (self.cells.len() as u32) << 8;
+        self.cells.push(value);
+        single[level].insert(class, entry);
+        entry
+    }
+
+    pub(in crate::acl) fn bytes(&self) -> usize {
+        (self.root.len() + self.cells.len()) * 4
+    }
+}
+
+/// IPv4 address to class, where a [`Flat4`] would be too large.
 #[derive(Debug, Default)]
 pub(in crate::acl) struct Map4 {
     /// By the upper 16 bits: class, `CHUNK` or `NODE`.

@@ -64,6 +64,23 @@ impl Leaves {
         kept
     }
 
+    /// The first rule of a leaf that holds for a row of signatures; the greatest number when none does.
+    pub(super) fn first(&self, leaf: u32, row: &[Line]) -> u32 {
+        let mut line = &self.lines[leaf as usize];
+        loop {
+            for i in 0..LEAF_RULES {
+                let signature = (line.0[i / 2] >> (16 * (i % 2)) & 0xffff) as usize;
+                if row[signature >> 9].0[signature >> 5 & 15] >> (signature & 31) & 1 == 1 {
+                    return line.0[6 + i];
+                }
+            }
+            if line.0[5] == 0 {
+                return u32::MAX;
+            }
+            line = &self.lines[line.0[5] as usize];
+        }
+    }
+
     /// The number of a leaf, which is that of its first line; 0 is the empty one.
     fn id(&mut self, rules: Rules) -> u32 {
         if let Some(&id) = self.ids.get(&rules) {

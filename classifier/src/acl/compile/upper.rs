@@ -120,8 +120,8 @@ pub(in crate::acl) struct Extra {
     pub(in crate::acl) tcp_classes: u32,
     pub(in crate::acl) icmp_classes: u32,
     pub(in crate::acl) dscp_classes: u32,
-    /// By ((protocol class × TCP) × ICMP) × DSCP: the protocol class of the combination.
-    pub(in crate::acl) table: Vec<u16>,
+    /// By ((protocol class × TCP) × ICMP) × DSCP: where the protocol class of the combination begins in `first`.
+    pub(in crate::acl) table: Vec<u32>,
 }
 
 /// Tables from fields to the upper class.
@@ -131,8 +131,8 @@ pub(in crate::acl) struct Upper {
     pub(in crate::acl) sport: Vec<u16>,
     /// By destination port.
     pub(in crate::acl) dport: Vec<u16>,
-    /// By place in the datagram << 8 | protocol.
-    pub(in crate::acl) proto: Vec<u16>,
+    /// By place in the datagram << 8 | protocol: where the protocol class begins in `first`, or in `Extra::table`.
+    pub(in crate::acl) proto: Vec<u32>,
     pub(in crate::acl) extra: Option<Extra>,
     pub(in crate::acl) sport_classes: u32,
     pub(in crate::acl) dport_classes: u32,
@@ -163,16 +163,21 @@ impl Upper {
                 let row = bits(n, |i| {
                     signatures[i].protocols.contains(proto) && signatures[i].fragment_matches(place)
                 });
-                out.proto.push(metas.id(row, place == Fragment::Later) as u16);
+                out.proto.push(metas.id(row, place == Fragment::Later));
             }
         }
         if signatures
             .iter()
             .any(|s| s.tcp.is_some() || !s.icmp.is_empty() || s.dscp != u64::MAX)
         {
-            let (extra, combined) = extra(signatures, family, &metas, limit)?;
+            let (mut extra, combined) = extra(signatures, family, &metas, limit)?;
+            let step = extra.tcp_classes * extra.icmp_classes * extra.dscp_classes;
+            out.proto.iter_mut().for_each(|p| *p *= step);
+            extra.table.iter_mut().for_each(|p| *p *= dports.len() as u32);
             out.extra = Some(extra);
             metas = combined;
+        } else {
+            out.proto.iter_mut().for_each(|p| *p *= dports.len() as u32);
         }
 
         let row_bytes = n.div_ceil(64) * 8;
@@ -233,10 +238,10 @@ impl Upper {
 
     pub(in crate::acl) fn bytes(&self) -> usize {
         let extra = self.extra.as_ref().map_or(0, |e| {
-            (e.tcp.len() + e.icmp.len() + e.dscp.len() + e.table.len()) * 2
+            (e.tcp.len() + e.icmp.len() + e.dscp.len()) * 2 + e.table.len() * 4
         });
-        (self.sport.len() + self.dport.len() + self.proto.len()) * 2
-            + (self.first.len() + self.second.len()) * 4
+        (self.sport.len() + self.dport.len()) * 2
+            + (self.proto.len() + self.first.len() + self.second.len()) * 4
             + self.rows.len() * 64
             + extra
     }
@@ -329,11 +334,7 @@ fn extra(
                 for (d, _) in &dscp.rows {
                     let row = and(meta, d);
                     let row = if *later { row } else { and(&and(&row, t), i) };
-                    let id = combined.id(row, *later);
-                    let Ok(id) = u16::try_from(id) else {
-                        return Err(TooLarge(usize::MAX));
-                    };
-                    out.table.push(id);
+                    out.table.push(combined.id(row, *later));
                 }
             }
         }

@@ -102,7 +102,7 @@ impl Ops for Avx512 {
 /// # Safety
 /// The CPU has AVX2, BMI1 and POPCNT; otherwise as for [`steps`].
 #[target_feature(enable = "avx2,bmi1,popcnt")]
-pub(super) unsafe fn burst_avx2(e: &Engine, packets: &[Headers], order: &[u8], out: &mut [Match]) {
+pub(super) unsafe fn burst_avx2(e: &Engine, packets: &[Headers], order: Option<&[u8]>, out: &mut [Match]) {
     // SAFETY: the caller's promise.
     unsafe { steps::<Avx2>(e, packets, order, out) }
 }
@@ -110,7 +110,7 @@ pub(super) unsafe fn burst_avx2(e: &Engine, packets: &[Headers], order: &[u8], o
 /// # Safety
 /// The CPU has AVX-512 F, BW, VL and DQ; otherwise as for [`steps`].
 #[target_feature(enable = "avx2,bmi1,popcnt,avx512f,avx512bw,avx512vl,avx512dq")]
-pub(super) unsafe fn burst_avx512(e: &Engine, packets: &[Headers], order: &[u8], out: &mut [Match]) {
+pub(super) unsafe fn burst_avx512(e: &Engine, packets: &[Headers], order: Option<&[u8]>, out: &mut [Match]) {
     // SAFETY: the caller's promise.
     unsafe { steps::<Avx512>(e, packets, order, out) }
 }
