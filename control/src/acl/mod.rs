@@ -15,8 +15,10 @@ mod names;
 mod rule;
 #[cfg(test)]
 mod tests;
+mod words;
 
 pub use diagnostic::{Diagnostic, Severity};
+pub use words::{icmp_number, protocol_number, tcp_flags};
 
 /// The lists of one directory.
 #[derive(Debug, Default, Clone)]

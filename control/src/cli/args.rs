@@ -118,6 +118,20 @@ pub enum Command {
         #[arg(long)]
         reset: bool,
     },
+    /// What would become of a packet, and why, by the tables that the workers use
+    #[command(after_help = "Examples:\n  \
+        margay explain --from 10.0.0.7 --to 10.1.0.1 --proto tcp --dport 443 --in eth1\n  \
+        margay explain --from 2001:db8::7 --to 2001:db8:1::1 --icmp echo-request --in cali1 --expect allow\n  \
+        margay explain --cases policy.cases\n\n\
+        A file of cases has one case a line, written as these options, with --expect; # begins a comment.")]
+    Explain {
+        /// The packet
+        #[command(flatten)]
+        flow: Flow,
+        /// A file of cases; exit with 7 unless all of them are as expected
+        #[arg(long, value_name = "FILE", conflicts_with_all = ["from", "to", "port"])]
+        cases: Option<PathBuf>,
+    },
     /// What happens, as it happens, until interrupted
     #[command(
         after_help = "Examples:\n  margay monitor\n  margay monitor route,neigh\n  margay -j monitor drop | jq .reason"
@@ -233,6 +247,47 @@ pub enum BenchCommand {
         #[arg(long, value_name = "FILE")]
         keys: PathBuf,
     },
+}
+
+/// One packet for `explain`.
+#[derive(Debug, Clone, Args)]
+pub struct Flow {
+    /// Source address
+    #[arg(long, value_name = "ADDR", required_unless_present = "cases")]
+    pub from: Option<IpAddr>,
+    /// Destination address
+    #[arg(long, value_name = "ADDR", required_unless_present = "cases")]
+    pub to: Option<IpAddr>,
+    /// Port that the packet comes in by
+    #[arg(long = "in", value_name = "PORT", required_unless_present = "cases")]
+    pub port: Option<String>,
+    /// Protocol, a name or a number; tcp when left out, icmp with --icmp
+    #[arg(long, value_name = "PROTO")]
+    pub proto: Option<String>,
+    /// Source port
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub sport: u16,
+    /// Destination port
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub dport: u16,
+    /// TCP flags such as syn,ack; syn when left out
+    #[arg(long, value_name = "FLAGS")]
+    pub tcp_flags: Option<String>,
+    /// ICMP type: a name, a number, or type/code
+    #[arg(long, value_name = "TYPE")]
+    pub icmp: Option<String>,
+    /// Exit with 7 unless it is forwarded (allow), or dropped or rejected by an access list (deny)
+    #[arg(long, value_name = "WHAT")]
+    pub expect: Option<Expect>,
+}
+
+/// What `explain` is expected to say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Expect {
+    /// The packet is forwarded
+    Allow,
+    /// An access list drops or rejects it
+    Deny,
 }
 
 /// `margay config`.

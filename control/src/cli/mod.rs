@@ -5,6 +5,7 @@
 
 mod args;
 pub mod check;
+mod flow;
 mod print;
 mod run;
 mod stream;

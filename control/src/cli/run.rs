@@ -5,8 +5,8 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::args::{AclCommand, BenchCommand, Cli, Command, ConfigCommand, PortCommand, RouteCommand};
-use super::{check, print, stream};
+use super::args::{AclCommand, BenchCommand, Cli, Command, ConfigCommand, Flow, PortCommand, RouteCommand};
+use super::{check, flow, print, stream};
 use crate::config;
 use crate::guard;
 use crate::socket::{Client, ClientError, Code, ErrorBody};
@@ -133,6 +133,10 @@ pub(super) fn run(cli: &Cli, out: &mut impl Write) -> Exit {
             show(cli, out, &answer, |out| print::drops(out, &answer))?;
             Ok(0)
         }
+        Command::Explain { flow, cases } => match cases {
+            None => explain(cli, out, flow),
+            Some(file) => explain_cases(cli, out, file),
+        },
         Command::Monitor { kinds } => {
             let kinds: Vec<crate::socket::MonitorKind> = kinds.iter().map(|kind| (*kind).into()).collect();
             monitor(cli, out, &json!({ "kinds": kinds }))
@@ -351,6 +355,30 @@ fn config_diff(cli: &Cli, out: &mut impl Write, file: &Path) -> Exit {
     let answer = json!({"schema": "margay.config-diff/1", "differences": differences});
     show(cli, out, &answer, |out| print::config_differences(out, &answer))?;
     Ok(if same { 0 } else { Code::NotMet.exit() })
+}
+
+fn explain(cli: &Cli, out: &mut impl Write, flow: &Flow) -> Exit {
+    let answer = ask(cli, "explain", json!(flow::arguments(flow)?))?;
+    show(cli, out, &answer, |out| print::explain(out, &answer))?;
+    let met = flow.expect.is_none_or(|expect| flow::is_met(expect, &answer));
+    Ok(if met { 0 } else { Code::NotMet.exit() })
+}
+
+/// Explains every case of a file and prints those that are not as expected; with `-j` all of them.
+fn explain_cases(cli: &Cli, out: &mut impl Write, file: &Path) -> Exit {
+    let cases = flow::read_cases(file)?;
+    let mut client = Client::connect(&cli.socket)?;
+    let mut rows = Vec::new();
+    for (line, flow, expect) in &cases {
+        let mut answer = client.ask("explain", &json!(flow::arguments(flow)?))?;
+        answer["line"] = json!(line);
+        answer["met"] = json!(flow::is_met(*expect, &answer));
+        rows.push(answer);
+    }
+    let missed = rows.iter().filter(|row| row["met"] != true).count();
+    let answer = json!({"schema": "margay.explain-cases/1", "cases": rows, "missed": missed});
+    show(cli, out, &answer, |out| print::cases(out, file, &answer))?;
+    Ok(if missed == 0 { 0 } else { Code::NotMet.exit() })
 }
 
 /// Each benchmark prints its own answer.

@@ -56,6 +56,9 @@ fn what_makes_no_sense_is_refused() {
         "margay port set",
         "margay port set eth1 --default --acl-ingress x",
         "margay monitor packets",
+        "margay explain --from 10.0.0.1 --in eth1",
+        "margay explain --from 10.0.0.1 --to 10.0.0.2",
+        "margay explain --cases x --from 10.0.0.1",
     ] {
         assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
     }

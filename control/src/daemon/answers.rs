@@ -5,6 +5,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use classifier::packet::{Family, Headers};
+use forwarder::fib::{AdjId, AdjState, Group, GroupId};
 use forwarder::{MacAddr, PortStats};
 use serde_json::{Map, Value, json};
 
@@ -65,6 +66,7 @@ impl Daemon {
             Request::AclShow(name) => self.acl_show(name.as_deref()).into(),
             Request::AclReload => return self.reload(What::Lists, Some(reply)),
             Request::Drops(args) => Answer::Value(self.drops.answer(&self.dataplane.counters(), args.reset)),
+            Request::Explain(args) => self.explain(&args).into(),
             Request::Monitor(kinds) => {
                 self.mirror.watch(true);
                 Answer::Stream(self.events.subscribe(), kinds)
@@ -160,15 +162,16 @@ impl Daemon {
 
     fn port_row(&self, stats: &PortStats) -> Option<Value> {
         let open = self.ports.open.get(&stats.name)?;
+        let attrs = self.mirror.port_attrs(open.ifindex).unwrap_or_default();
         Some(json!({
             "name": stats.name,
             "index": open.ifindex,
             "role": open.port.role,
             "queues": stats.queues,
             "mode": stats.mode_obtained.to_string(),
-            "mtu": open.attrs.mtu,
-            "mac": mac(open.attrs.mac),
-            "up": open.attrs.up,
+            "mtu": attrs.mtu,
+            "mac": mac(attrs.mac),
+            "up": attrs.up,
             "acl": open.acl,
             "on_exit": open.on_exit,
             "anti_spoof": open.port.anti_spoof,
@@ -316,29 +319,31 @@ impl Daemon {
         let fib = self.dataplane.fib();
         let (_, _, group) = fib.lookup(address)?;
         let member = fib.select_member(group, &flow_to(address))?;
+        self.member_row(group, member)
+    }
+
+    /// A member of a group as `route get` and `explain` show it.
+    pub(super) fn member_row(&mut self, group: GroupId, member: AdjId) -> Option<Value> {
+        let fib = self.dataplane.fib();
         let adjacency = *fib.adjacency(member)?;
         let weight = match fib.group(group) {
-            Some(forwarder::fib::Group::Forward { members, .. }) => members
+            Some(Group::Forward { members, .. }) => members
                 .iter()
                 .find(|candidate| candidate.adj == member)
                 .map(|candidate| candidate.weight),
             _ => None,
         };
-        let dev = self
-            .mirror
-            .links()
-            .into_iter()
-            .find(|link| link.index == adjacency.ifindex)
-            .map(|link| link.name);
+        let links = self.mirror.links();
+        let dev = links.iter().find(|link| link.index == adjacency.ifindex);
         let state = match adjacency.state {
-            forwarder::fib::AdjState::Resolved { .. } => "resolved",
-            forwarder::fib::AdjState::Unresolved => "unresolved",
-            forwarder::fib::AdjState::Failed => "failed",
-            forwarder::fib::AdjState::Down => "down",
+            AdjState::Resolved { .. } => "resolved",
+            AdjState::Unresolved => "unresolved",
+            AdjState::Failed => "failed",
+            AdjState::Down => "down",
         };
         Some(json!({
             "via": adjacency.neighbour,
-            "dev": dev,
+            "dev": dev.map(|link| &link.name),
             "weight": weight,
             "state": state,
             "port": adjacency.port.is_some(),
@@ -425,14 +430,15 @@ impl Daemon {
             .filter(|stats| is_wanted(&stats.name))
             .filter_map(|stats| {
                 let open = self.ports.open.get(&stats.name)?;
+                let attrs = self.mirror.port_attrs(open.ifindex).unwrap_or_default();
                 Some(doctor::Port {
                     name: stats.name.clone(),
                     mode_wanted: open.port.mode,
                     mode_obtained: stats.mode_obtained.to_string(),
                     queues: stats.queues,
-                    mtu: open.attrs.mtu,
+                    mtu: attrs.mtu,
                     role: open.port.role,
-                    up: open.attrs.up,
+                    up: attrs.up,
                     fix_checksums: open.port.fix_checksums,
                     closed: open.on_exit == OnExit::Drop,
                     acl_missing: [&open.acl.ingress, &open.acl.egress]
@@ -498,7 +504,7 @@ impl Daemon {
     }
 }
 
-fn no_port(name: &str) -> ErrorBody {
+pub(super) fn no_port(name: &str) -> ErrorBody {
     ErrorBody::new(Code::NotFound, format!("there is no port {name:?}"))
         .hint("`margay port show` names those there are")
 }

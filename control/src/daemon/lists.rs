@@ -100,6 +100,11 @@ impl Lists {
         self.missing.clear();
     }
 
+    /// The rules of a list, as they were read.
+    pub(super) fn list(&self, name: &str) -> Option<&Arc<List>> {
+        self.images.get(name).map(|compiled| &compiled.list)
+    }
+
     pub(super) fn has(&self, name: &str) -> bool {
         self.instances.contains_key(name)
     }

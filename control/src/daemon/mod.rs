@@ -6,6 +6,7 @@
 
 mod answers;
 mod drops;
+mod explain;
 mod lists;
 mod ports;
 mod reload;

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use forwarder::{Direction, Error, PortAttrs, PortId};
+use forwarder::{Direction, Error, PortId};
 use serde_json::json;
 
 use super::{Daemon, translate};
@@ -25,8 +25,6 @@ pub(super) struct Open {
     /// The lists that hold, names expanded.
     pub(super) acl: AclNames,
     pub(super) on_exit: OnExit,
-    /// What the kernel said last.
-    pub(super) attrs: PortAttrs,
 }
 
 /// A device that could not be opened, or is not there.
@@ -87,8 +85,8 @@ impl Daemon {
         .expand(name)
     }
 
-    /// Compares open ports with the devices that are there: closes what is gone, queues what is new, passes on what
-    /// has changed.
+    /// Compares open ports with the devices that are there: closes what is gone and queues what is new. What changes
+    /// about the device of an open port, the mirror passes on itself.
     pub(super) fn sync_ports(&mut self) {
         let links: BTreeMap<String, LinkView> = self
             .mirror
@@ -109,7 +107,6 @@ impl Daemon {
         for (name, why) in gone {
             self.close(&name, why);
         }
-        self.refresh_attributes();
         for (name, link) in &links {
             let Some(port) = self.config.port_for(name) else {
                 continue;
@@ -180,22 +177,6 @@ impl Daemon {
         );
     }
 
-    /// Passes on MAC, MTU, carrier and addresses where they have changed.
-    fn refresh_attributes(&mut self) {
-        for (name, open) in &mut self.ports.open {
-            let Some(attrs) = self.mirror.port_attrs(open.ifindex) else {
-                continue;
-            };
-            if attrs == open.attrs {
-                continue;
-            }
-            match self.dataplane.update_port(open.id, attrs.clone()) {
-                Ok(()) => open.attrs = attrs,
-                Err(error) => tracing::warn!("port {name}: {error}"),
-            }
-        }
-    }
-
     /// Opens the next queued port. Before the daemon is ready, a port that the configuration names and that cannot
     /// be opened ends it; later, and for patterns, opening is tried again.
     pub(super) fn open_next(&mut self) -> Result<(), ErrorBody> {
@@ -238,7 +219,7 @@ impl Daemon {
                 tracing::warn!("port {name}: there is no list {list:?}: everything is denied until there is");
             }
         }
-        let spec = translate::spec(name, link.index, &port, &acl, attrs.clone(), &mut self.lists);
+        let spec = translate::spec(name, link.index, &port, &acl, attrs, &mut self.lists);
         let on_exit = port.on_exit(&acl);
         let started = Instant::now();
         let id = self
@@ -254,7 +235,6 @@ impl Daemon {
                 port,
                 acl,
                 on_exit,
-                attrs,
             },
         );
         if let Err(error) = self.mirror.port_opened(&mut self.dataplane, link.index, id) {

@@ -14,7 +14,9 @@ mod tests;
 pub use client::{Client, ClientError};
 pub use dump::{Dump, DumpWriter};
 pub use error::{Code, ErrorBody};
-pub use request::{DropsArgs, FamilyArg, MonitorKind, PortSetArgs, Request, RouteShowArgs, parse_request};
+pub use request::{
+    DropsArgs, ExplainArgs, FamilyArg, MonitorKind, PortSetArgs, Request, RouteShowArgs, parse_request,
+};
 pub use server::{Answer, BindError, Incoming, Server};
 
 /// Most bytes of one request, its line end included.

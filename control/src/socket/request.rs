@@ -31,6 +31,8 @@ pub enum Request {
     AclReload,
     /// `drops`.
     Drops(DropsArgs),
+    /// `explain`.
+    Explain(Box<ExplainArgs>),
     /// `monitor` of these kinds of events; all when empty.
     Monitor(Vec<MonitorKind>),
     /// `config show`.
@@ -120,6 +122,33 @@ pub struct DropsArgs {
     pub reset: bool,
 }
 
+/// Arguments of `explain`: one packet and the port that it comes in by.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExplainArgs {
+    /// Source address.
+    pub from: IpAddr,
+    /// Destination address.
+    pub to: IpAddr,
+    /// Port that the packet comes in by.
+    #[serde(rename = "in")]
+    pub port: String,
+    /// Upper-layer protocol.
+    pub proto: u8,
+    /// Source port.
+    #[serde(default)]
+    pub sport: u16,
+    /// Destination port.
+    #[serde(default)]
+    pub dport: u16,
+    /// TCP flags byte.
+    #[serde(default)]
+    pub tcp_flags: u8,
+    /// ICMP type and code.
+    #[serde(default)]
+    pub icmp: Option<(u8, u8)>,
+}
+
 /// Kinds of events that `monitor` shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -205,6 +234,7 @@ pub fn parse_request(line: &[u8]) -> Result<Request, ErrorBody> {
         "acl show" => arguments::<NameArg>(args).map(|args| Request::AclShow(args.name)),
         "acl reload" => arguments::<NoArgs>(args).map(|_| Request::AclReload),
         "drops" => arguments(args).map(Request::Drops),
+        "explain" => arguments(args).map(|args| Request::Explain(Box::new(args))),
         "monitor" => arguments::<MonitorArgs>(args).map(|args| Request::Monitor(args.kinds)),
         "config show" => arguments::<NoArgs>(args).map(|_| Request::ConfigShow),
         "doctor" => arguments::<PortArg>(args).map(|args| Request::Doctor(args.port)),
