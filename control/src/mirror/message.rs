@@ -48,8 +48,8 @@ pub const RTM_GETNEXTHOP: u16 = 106;
 
 /// `IFF_UP`: administratively up.
 pub const IFF_UP: u32 = 1;
-/// `IFF_LOOPBACK`.
-pub const IFF_LOOPBACK: u32 = 8;
+/// `IFF_RUNNING`: operational.
+pub const IFF_RUNNING: u32 = 0x40;
 /// `IFF_RUNNING | IFF_LOWER_UP`: it has a carrier when one of them is set (`netif_get_flags`).
 pub const CARRIER: u32 = 0x40 | 0x10000;
 
@@ -415,7 +415,7 @@ pub fn read_route(body: &[u8]) -> Result<Option<RouteMsg>, Malformed> {
         None => {}
     }
     // An IPv6 blackhole names the loopback device: nothing goes there.
-    if !matches!(target.kind, UNICAST | LOCAL | BROADCAST | ANYCAST) {
+    if matches!(target.kind, BLACKHOLE | UNREACHABLE | PROHIBIT | THROW) {
         target.hops.clear();
     }
     target.hops.sort_unstable();

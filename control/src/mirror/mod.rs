@@ -22,7 +22,6 @@ mod state;
 mod view;
 mod wire;
 
-use std::io;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -36,7 +35,7 @@ use dump::{Cause, Dump, Gaps};
 use program::{Found, Program};
 use resolve::Resolver;
 use socket::Read;
-use state::{Changes, Happened, State};
+use state::{Changes, State};
 use wire::{HEADER, Packets};
 
 pub use plane::Plane;
@@ -157,7 +156,7 @@ impl Mirror {
     /// Dumping starts with the first [`process`](Self::process).
     pub fn new(config: MirrorConfig) -> Result<Self, MirrorError> {
         let socket = socket::listening(config.rcvbuf)?;
-        let socket = AsyncFd::new(socket).map_err(|source| MirrorError::Socket {
+        let socket = sockopt::watch(socket).map_err(|source| MirrorError::Socket {
             what: "watching a socket",
             source,
         })?;

@@ -74,14 +74,6 @@ impl Targets {
             .filter_map(|(i, slot)| Some((i as TargetId, &slot.as_ref()?.content)))
     }
 
-    /// How many routes lead to a target.
-    pub fn refs(&self, id: TargetId) -> usize {
-        self.slots
-            .get(id as usize)
-            .and_then(|slot| slot.as_ref())
-            .map_or(0, |shared| shared.refs as usize)
-    }
-
     /// The number of a content. It stays valid until it has been taken and given back, see [`take`](Self::take).
     pub fn intern(&mut self, content: &Target) -> TargetId {
         if let Some(id) = self.by_content.get(content) {

@@ -9,7 +9,8 @@
 use std::net::IpAddr;
 
 use super::message::{
-    AddressMsg, BLACKHOLE, DEAD, Hop, LINKDOWN, LinkMsg, NexthopMsg, SCOPE_HOST, Target, UNICAST,
+    ANYCAST, AddressMsg, BLACKHOLE, DEAD, Hop, IFF_RUNNING, LINKDOWN, LOCAL, LinkMsg, NexthopMsg, SCOPE_HOST,
+    Target, UNICAST,
 };
 use super::rib::TargetId;
 use super::state::{Changes, LOCAL_TABLE, State};
@@ -21,9 +22,9 @@ impl State {
         self.ignore_linkdown.contains(&(v6, Some(index))) || !v6 && self.ignore_linkdown.contains(&(v6, None))
     }
 
-    /// The targets with a next hop on the device.
+    /// The targets with a next hop of their own on the device; those of nexthop objects follow the objects.
     fn targets_on(&self, index: u32) -> Vec<(TargetId, Target)> {
-        let on = |target: &Target| target.hops.iter().any(|hop| hop.index == index);
+        let on = |target: &Target| target.nexthop == 0 && target.hops.iter().any(|hop| hop.index == index);
         self.rib
             .targets
             .iter()
@@ -87,11 +88,15 @@ impl State {
             }
             (false, true) if old.is_some() => {
                 changes.verify = true;
-                let carrier = new.carrier();
-                self.flag_hops(index, changes, |_, _, hop| {
-                    hop.flags &= !DEAD;
-                    if carrier {
-                        hop.flags &= !LINKDOWN;
+                let (carrier, ready) = (new.carrier(), new.flags & IFF_RUNNING != 0);
+                self.flag_hops(index, changes, |_, target, hop| {
+                    // IPv6 waits until the device is operational (addrconf_link_ready).
+                    if !target.v6 {
+                        hop.flags &= !DEAD;
+                    }
+                    let back = if target.v6 { ready } else { carrier };
+                    if back {
+                        hop.flags &= !(DEAD | LINKDOWN);
                     }
                 });
             }
@@ -100,7 +105,9 @@ impl State {
                 changes.verify |= had_carrier;
                 self.drop_objects_of(index, changes);
                 self.flag_hops(index, changes, |state, target, hop| {
-                    if target.scope >= SCOPE_HOST && !target.v6 || target.v6 && target.kind != UNICAST {
+                    if target.scope >= SCOPE_HOST && !target.v6
+                        || target.v6 && matches!(target.kind, LOCAL | ANYCAST)
+                    {
                         return;
                     }
                     hop.flags |= LINKDOWN;
@@ -110,9 +117,10 @@ impl State {
                 });
             }
             (true, true) => {
+                let ready = new.flags & IFF_RUNNING != 0;
                 changes.verify |= !had_carrier;
-                self.flag_hops(index, changes, |_, _, hop| {
-                    if hop.flags & LINKDOWN != 0 {
+                self.flag_hops(index, changes, |_, target, hop| {
+                    if hop.flags & LINKDOWN != 0 && (ready || !target.v6) {
                         hop.flags &= !(LINKDOWN | DEAD);
                     }
                 });

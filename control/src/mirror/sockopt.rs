@@ -1,8 +1,11 @@
-//! The one socket option that has no safe wrapper.
+//! What has no safe wrapper: one socket option, and watching a socket of another crate.
 #![allow(unsafe_code)]
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
+
+use netlink_sys::Socket;
+use tokio::io::unix::AsyncFd;
 
 /// Sets the receive buffer beyond the limit of ordinary users (`SO_RCVBUFFORCE`, needs `CAP_NET_ADMIN`). The kernel
 /// doubles the number for its own bookkeeping.
@@ -24,4 +27,12 @@ pub fn force_receive_buffer(socket: BorrowedFd<'_>, bytes: usize) -> io::Result<
     } else {
         Err(io::Error::last_os_error())
     }
+}
+
+/// Has the runtime tell when the socket can be read.
+pub fn watch(socket: Socket) -> io::Result<AsyncFd<Socket>> {
+    // SAFETY: tokio has no safe constructor for types of other crates that only name their descriptor. The socket owns
+    // its descriptor, gives the same one each time and closes it when it is dropped, which is when tokio lets go of it:
+    // nothing here takes the socket out of the `AsyncFd` or closes it behind its back.
+    unsafe { AsyncFd::register(socket) }.map_err(Into::into)
 }

@@ -397,11 +397,10 @@ impl State {
         }
         let tables: Vec<u32> = self.rib.tables().collect();
         for table in tables {
-            let gone: Vec<IpPrefix> = self
-                .rib
-                .prefixes(table)
-                .filter(|prefix| fresh.get(table, *prefix).is_empty())
-                .collect();
+            let missing = |prefix: &IpPrefix| {
+                fresh.get(table, *prefix).is_empty() && !(gaps.routes6 && prefix.addr().is_ipv6())
+            };
+            let gone: Vec<IpPrefix> = self.rib.prefixes(table).filter(missing).collect();
             for prefix in gone {
                 self.rib.set(table, prefix, &[]);
                 changes.prefixes.push((table, prefix));

@@ -20,8 +20,6 @@ pub const NLMSG_OVERRUN: u16 = 4;
 
 /// This is a request.
 pub const NLM_F_REQUEST: u16 = 0x01;
-/// An acknowledgement is wanted.
-pub const NLM_F_ACK: u16 = 0x04;
 /// What the dump walked over has changed meanwhile: the dump is not consistent.
 pub const NLM_F_DUMP_INTR: u16 = 0x10;
 /// Request: dump everything.
