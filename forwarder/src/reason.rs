@@ -37,14 +37,14 @@ macro_rules! reasons {
 reasons! {
     NotIp, "not_ip", "The frame carries neither IPv4 nor IPv6.",
         "The steering program leaves such frames to the kernel; a frame that comes through was damaged on its way.";
-    Truncated, "truncated", "The frame ends before its IP header does.",
+    Truncated, "truncated", "The frame ends within its IP header, or before the length that the header gives (RFC 1812 5.2.2).",
         "Look at the sender with `tcpdump -e`; a driver or a tunnel cuts frames short.";
     BadVersion, "bad_version", "The IP version field disagrees with the EtherType (RFC 1812 5.2.2).",
         "The sender builds broken packets.";
     BadHeaderLength, "bad_header_length", "The IPv4 header length is below 20 bytes (RFC 1812 5.2.2).",
         "The sender builds broken packets.";
-    BadTotalLength, "bad_total_length", "The IP length field is shorter than its header or longer than the frame (RFC 1812 5.2.2).",
-        "Frames are cut on their way, or the sender builds broken packets; compare MTUs along the link.";
+    BadTotalLength, "bad_total_length", "The IP length field is shorter than the header, or stands for an IPv6 jumbogram (RFC 1812 5.2.2, RFC 2675).",
+        "The sender builds broken packets.";
     BadChecksum, "bad_checksum", "The IPv4 header checksum is wrong (RFC 1812 5.2.2).",
         "Bytes are damaged on the wire or by the sender; look at the link's error counters with `ip -s link`.";
     BadOptions, "bad_options", "An IPv4 option does not fit into the header (RFC 791 3.1).",
@@ -55,11 +55,11 @@ reasons! {
         "Such packets serve to slip past filters (RFC 1858); find the sender.";
     TinyFragment, "tiny_fragment", "A later TCP fragment begins within the TCP header, where it could overwrite what a rule looked at (RFC 1858 4).",
         "No ordinary stack sends such fragments: find the sender.";
-    SourceRoute, "source_route", "The packet asks to be routed by a list of its own: an IPv4 source route (RFC 7126 4.3) or an IPv6 routing header of type 0 (RFC 5095).",
+    SourceRoute, "source_route", "The packet asks to be routed by a list of its own: an IPv4 source route option (RFC 7126 4.3 and 4.4).",
         "Refused for security, as every router does by default; find the sender.";
     MartianSource, "martian_source", "The source address may never appear on a wire: loopback, multicast, unspecified, reserved (RFC 1812 5.3.7).",
         "The sender has no address yet, or forges its source.";
-    MartianDestination, "martian_destination", "The destination address may never be forwarded to: loopback, unspecified, reserved (RFC 1812 5.3.7).",
+    MartianDestination, "martian_destination", "The destination address may never be forwarded to: loopback, unspecified, multicast, reserved (RFC 1812 5.3.7).",
         "Find the sender; nothing legitimate is sent there.";
     LinkLocal, "link_local", "Source or destination is link-local, which no router forwards (RFC 3927 7, RFC 4291 2.5.6).",
         "The sender should use a global or unique local address; look at its source address selection.";
@@ -91,10 +91,10 @@ reasons! {
         "`ip link show`; routes of a device without carrier stay until the routing daemon withdraws them.";
     NeighbourUnresolved, "neighbour_unresolved", "The next hop did not answer ARP or neighbour discovery, and an answer was not due.",
         "`margay neigh show` and `ip neigh`; is the next hop up and on that link?";
-    HoldFull, "hold_full", "The queue for packets that wait for a neighbour was full.",
-        "8 packets a neighbour, 512 packets and 128 neighbours in all may wait; an address scan fills it.";
-    MtuExceeded, "mtu_exceeded", "The packet is larger than the outgoing MTU and cannot be fragmented here.",
-        "Compare the MTUs of the ports; hosts that ignore ICMP fragmentation needed or packet too big lose such packets.";
+    HoldFull, "hold_full", "The queue of packets that wait for a neighbour was full.",
+        "8 packets a neighbour and worker, 512 packets and 128 neighbours in all may wait; an address scan fills it.";
+    MtuExceeded, "mtu_exceeded", "The packet is larger than the outgoing MTU: it may be fragmented but Margay does not fragment, or an answer was not due.",
+        "Compare the MTUs of the ports. Senders that set the don't-fragment bit are told the MTU; others should be given a smaller one.";
     IcmpRateLimited, "icmp_rate_limited", "An ICMP error was due, but the rate limit for them was reached.",
         "Raise [icmp] rate and burst if the answers matter; the flood behind it matters more.";
     TxRingFull, "tx_ring_full", "The TX ring of the outgoing port was full.",
