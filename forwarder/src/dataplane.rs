@@ -139,7 +139,7 @@ impl Dataplane {
             return Err(Error::AlreadyOpen { port: spec.name });
         }
         let queues = count_queues(&spec)?;
-        self.admit(&spec, queues.unwrap_or(1))?;
+        self.admit(&spec, queues.map_or(1, |queues| queues.rx))?;
         let id = self.free_id(&spec)?;
 
         self.shared.open_port(id, &spec);
@@ -233,10 +233,13 @@ impl Dataplane {
 
     /// Tells all workers of a port, gives each its queues, and waits until they have them.
     fn give_to_workers(&self, port: &Port, queues: Vec<Queue>) {
-        let owners: Arc<[u16]> = port.owners.clone().into();
+        let sending = queues.iter().filter(|queue| queue.sends());
+        let owners: Arc<[u16]> = sending
+            .map(|queue| port.owners[queue.number() as usize])
+            .collect();
         let mut parts: Vec<Vec<Queue>> = self.workers.iter().map(|_| Vec::new()).collect();
         for queue in queues {
-            parts[usize::from(owners[queue.number() as usize])].push(queue);
+            parts[usize::from(port.owners[queue.number() as usize])].push(queue);
         }
         for (worker, queues) in parts.into_iter().enumerate() {
             self.fabric.command(

@@ -126,6 +126,10 @@ impl Dataplane {
         frames.extend(queues.into_iter().flat_map(Queue::close));
         frames.extend(self.quarantine.drain(..).flat_map(|(_, _, frames)| frames));
         frames.extend(self.fabric.drain());
+        let (total, back) = (self.umem.frames() as usize, frames.len());
+        if back != 0 && back != total {
+            eprintln!("of {total} frames {back} came back: the data plane has lost count of some");
+        }
         // The UMEM goes: its tokens end.
         for frame in frames {
             let _ = frame.surrender();

@@ -24,10 +24,19 @@ struct Channels {
     combined: u32,
 }
 
-/// RX queues in use on a device, in the network namespace of the calling thread: sysfs may show another one's.
+/// Queues in use on a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Queues {
+    /// To receive from: each gets a socket.
+    pub(crate) rx: u32,
+    /// To send by: in copy mode the kernel leaves packets of a socket on a queue beyond these in the TX ring.
+    pub(crate) tx: u32,
+}
+
+/// Queues in use on a device, in the network namespace of the calling thread: sysfs may show another one's.
 ///
 /// `None` when its driver does not tell; then queues are bound until the kernel says that there are no more.
-pub(crate) fn rx_queues(name: &str) -> io::Result<Option<u32>> {
+pub(crate) fn queues(name: &str) -> io::Result<Option<Queues>> {
     // SAFETY: no pointers.
     let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
     if fd < 0 {
@@ -58,8 +67,12 @@ pub(crate) fn rx_queues(name: &str) -> io::Result<Option<u32>> {
             Err(error)
         };
     }
-    // Combined channels receive and send; those for RX only come on top.
-    Ok(Some((channels.rx + channels.combined).max(1)))
+    // Combined channels receive and send; those for one of it come on top.
+    let Channels { rx, tx, combined, .. } = channels;
+    Ok(Some(Queues {
+        rx: (rx + combined).max(1),
+        tx: (tx + combined).max(1),
+    }))
 }
 
 /// Raises the limit of locked memory, which kernels before 5.11 charge BPF maps to. Fails where the process may not,
@@ -82,16 +95,16 @@ mod tests {
 
     #[test]
     fn a_device_that_is_not_there_is_an_error() {
-        let error = rx_queues("no-such-device").unwrap_err();
+        let error = queues("no-such-device").unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::ENODEV));
         assert_eq!(
-            rx_queues("a-name-longer-than-any").unwrap_err().raw_os_error(),
+            queues("a-name-longer-than-any").unwrap_err().raw_os_error(),
             Some(libc::ENODEV)
         );
     }
 
     #[test]
     fn loopback_has_no_channels_to_tell() {
-        assert_eq!(rx_queues("lo").unwrap(), None);
+        assert_eq!(queues("lo").unwrap(), None);
     }
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use crate::error::Error;
-use crate::port::device;
+use crate::port::device::{self, Queues};
 use crate::port::queue::Queue;
 use crate::port::socket::{BindMode, Failure, Rings, Socket, Step};
 use crate::settings::{MAX_QUEUES, Mode, PortId, PortSpec, Role};
@@ -24,22 +24,22 @@ pub(crate) struct Opened {
     pub(crate) queues: Vec<Queue>,
 }
 
-/// How many RX queues a device has; `None` when only binding tells.
-pub(crate) fn count_queues(spec: &PortSpec) -> Result<Option<u32>, Error> {
-    let queues = device::rx_queues(&spec.name).map_err(|source| match source.raw_os_error() {
+/// How many queues a device has; `None` when only binding tells.
+pub(crate) fn count_queues(spec: &PortSpec) -> Result<Option<Queues>, Error> {
+    let queues = device::queues(&spec.name).map_err(|source| match source.raw_os_error() {
         Some(libc::ENODEV) => Error::NoDevice {
             port: spec.name.clone(),
         },
         _ => Error::Kernel {
-            what: format!("port {}: counting its RX queues", spec.name),
+            what: format!("port {}: counting its queues", spec.name),
             source,
         },
     })?;
     match queues {
-        Some(queues) if queues as usize > MAX_QUEUES => Err(Error::Limit {
+        Some(Queues { rx, .. }) if rx as usize > MAX_QUEUES => Err(Error::Limit {
             port: spec.name.clone(),
             what: format!(
-                "its {queues} RX queues (fewer: `ethtool -L {} combined {MAX_QUEUES}`)",
+                "its {rx} RX queues (fewer: `ethtool -L {} combined {MAX_QUEUES}`)",
                 spec.name
             ),
             limit: MAX_QUEUES,
@@ -65,7 +65,7 @@ pub(crate) fn open(
     umem: &Umem,
     id: PortId,
     spec: &PortSpec,
-    queues: Option<u32>,
+    queues: Option<Queues>,
 ) -> Result<Opened, Error> {
     let kernel = |what: &'static str| {
         let port = spec.name.clone();
@@ -75,7 +75,7 @@ pub(crate) fn open(
         }
     };
     steer.reset(id).map_err(kernel("resetting its counters"))?;
-    let steered = steered(id, spec, queues.unwrap_or(MAX_QUEUES as u32));
+    let steered = steered(id, spec, queues.map_or(MAX_QUEUES as u32, |queues| queues.rx));
     steer
         .set_port(spec.ifindex, &steered)
         .map_err(kernel("telling the XDP program of it"))?;
@@ -152,7 +152,7 @@ fn bind_all(
     umem: &Umem,
     id: PortId,
     spec: &PortSpec,
-    count: Option<u32>,
+    count: Option<Queues>,
     place: Place,
 ) -> Result<(Obtained, Vec<Queue>), Error> {
     let modes: &[BindMode] = match (spec.mode, place) {
@@ -177,10 +177,11 @@ fn bind_all(
         what: format!("port {}: asking for its mode", spec.name),
         source,
     })?;
-    let mut queues = vec![Queue::new(id, 0, socket.clone(), zerocopy, rings, umem)];
-    for number in 1..count.unwrap_or(MAX_QUEUES as u32) {
+    let sends = |number| count.is_none_or(|count| number < count.tx);
+    let mut queues = vec![Queue::new(id, 0, (socket.clone(), rings), zerocopy, true, umem)];
+    for number in 1..count.map_or(MAX_QUEUES as u32, |count| count.rx) {
         match bind(umem, spec, number, mode, Some(&socket)) {
-            Ok((socket, rings)) => queues.push(Queue::new(id, number, socket, zerocopy, rings, umem)),
+            Ok(bound) => queues.push(Queue::new(id, number, bound, zerocopy, sends(number), umem)),
             // A queue that the device does not have, where its driver does not tell how many there are.
             Err(Error::Unsupported { .. }) if count.is_none() => break,
             Err(error) => return Err(error),

@@ -16,6 +16,7 @@ pub(crate) struct Queue {
     number: u32,
     socket: Socket,
     zerocopy: bool,
+    sends: bool,
     fill: Producer<u64>,
     completion: Consumer<u64>,
     rx: Consumer<Desc>,
@@ -48,13 +49,13 @@ impl std::fmt::Debug for Queue {
 }
 
 impl Queue {
-    /// A queue whose rings are still empty.
+    /// A queue whose rings are still empty. Nothing can be sent by it unless `sends`.
     pub(crate) fn new(
         port: PortId,
         number: u32,
-        socket: Socket,
+        (socket, rings): (Socket, Rings),
         zerocopy: bool,
-        rings: Rings,
+        sends: bool,
         umem: &Umem,
     ) -> Self {
         Self {
@@ -62,6 +63,7 @@ impl Queue {
             number,
             socket,
             zerocopy,
+            sends,
             fill: rings.fill,
             completion: rings.completion,
             rx: rings.rx,
@@ -84,6 +86,11 @@ impl Queue {
     /// The queue's number on its device.
     pub(crate) fn number(&self) -> u32 {
         self.number
+    }
+
+    /// Whether packets can be sent by it: a device may have fewer TX queues than RX queues.
+    pub(crate) fn sends(&self) -> bool {
+        self.sends
     }
 
     /// Its socket.
@@ -358,7 +365,7 @@ pub(crate) mod tests {
             tx: kernel_tx,
         };
         (
-            Queue::new(PortId(port), 0, Socket::fake(), false, rings, umem),
+            Queue::new(PortId(port), 0, (Socket::fake(), rings), false, true, umem),
             kernel,
         )
     }

@@ -44,7 +44,7 @@ impl Egress {
         }
     }
 
-    /// A port is there; `owners` names the worker of each of its queues.
+    /// A port is there; `owners` names the worker of each queue that it can send by.
     pub(crate) fn open(&mut self, port: PortId, owners: Arc<[u16]>, queues: &[Queue]) {
         self.ways[port.index()] = if owners.is_empty() {
             Way::None
@@ -67,7 +67,7 @@ impl Egress {
                 places.clear();
             }
         }
-        for (place, queue) in queues.iter().enumerate() {
+        for (place, queue) in queues.iter().enumerate().filter(|(_, queue)| queue.sends()) {
             match &mut self.ways[queue.port().index()] {
                 Way::Own(places) => places.push(place),
                 way => *way = Way::Own(vec![place]),

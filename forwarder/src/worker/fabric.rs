@@ -22,7 +22,8 @@ const RETURNS: usize = 4096;
 /// What the control thread tells a worker.
 #[derive(Debug)]
 pub(crate) enum Command {
-    /// A port is there: `owners` names the worker of each of its queues, and `queues` are this worker's own.
+    /// A port is there: `owners` names the worker of each queue that it can send by, and `queues` are this worker's
+    /// own.
     Open {
         port: PortId,
         owners: Arc<[u16]>,
