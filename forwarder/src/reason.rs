@@ -105,8 +105,6 @@ reasons! {
         "The worker is overloaded or was not scheduled: `margay top`; give it a core of its own.";
     RxNoFrame, "rx_no_frame", "The kernel had no free frame to receive into.",
         "Raise [runtime] frames.";
-    NoFrame, "no_frame", "A frame to build a packet in was needed and none was free.",
-        "Raise [runtime] frames.";
     HostProtection, "host_protection", "A router advertisement or redirect from a workload, which would change the node's own routes.",
         "Workloads are no routers: stop the sender, or make the port an uplink.";
     PortClosed, "port_closed", "The port was closed while the packet was on its way.",

@@ -38,6 +38,11 @@ const PREFETCH: usize = 4;
 const POLL: Duration = Duration::from_millis(1);
 /// Packets that wait are looked through so often, in nanoseconds, even when the tables do not change.
 const LOOK_AGAIN: u64 = 100_000_000;
+/// Changes of the tables let so few waiting packets be looked through at once: what was resolved leaves before anything
+/// newer. More are looked through every so many nanoseconds, so that a full table being loaded during an address scan
+/// does not cost the time of forwarding.
+const FEW: usize = 32;
+const SPACING: u64 = 500_000;
 
 /// What a departing packet is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,8 +117,8 @@ pub struct Path {
     released: Vec<(Held, bool)>,
     /// The state of the tables when the hold queue was looked through last.
     looked_at: u64,
-    /// When to look through it even if the tables have not changed, in nanoseconds of the worker's clock.
-    look_again: u64,
+    /// When that was, in nanoseconds of the worker's clock.
+    looked: u64,
     /// The time of the last tick.
     ticked: Instant,
 }
@@ -128,7 +133,7 @@ impl Path {
             finish: Finish::new(&shared),
             released: Vec::with_capacity(MAX_HELD),
             looked_at: 0,
-            look_again: 0,
+            looked: 0,
             ticked: Instant::now(),
             shared,
         }
@@ -251,9 +256,11 @@ impl Path {
         if self.finish.hold.len() > 0 {
             let generation = self.shared.routes().generation();
             let clock = self.counters().clock();
-            if generation != self.looked_at || clock >= self.look_again {
+            let changed = generation != self.looked_at;
+            let waited = clock.saturating_sub(self.looked);
+            if (changed && (self.finish.hold.len() <= FEW || waited >= SPACING)) || waited >= LOOK_AGAIN {
                 self.looked_at = generation;
-                self.look_again = clock + LOOK_AGAIN;
+                self.looked = clock;
                 self.release_now(mem, online, clock, out);
             }
         }
