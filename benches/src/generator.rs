@@ -21,8 +21,9 @@ const LIVE_FRAMES: u32 = 1 << 1;
 pub const DISCARD_PORT: u16 = 9;
 /// Source port of flow 0.
 const FIRST_PORT: u16 = 1024;
-/// Packets of one unpaced call: long enough to hide the set-up of a call, short enough to stop quickly.
-const CALL: u64 = 8_192;
+/// Packets of one unpaced call. Setting up a call takes the kernel milliseconds, in which nothing is sent and after which packets
+/// come at once: long calls make an even stream. A signal ends a call early.
+const CALL: u64 = 1 << 18;
 /// Packets of one paced call. The kernel allocates pages for 64 frames a call whatever it sends.
 const PACED_CALL: u64 = 64;
 
@@ -135,6 +136,7 @@ pub struct Generator {
     thread: Option<JoinHandle<Result<()>>>,
     stop: Arc<AtomicBool>,
     sent: Arc<AtomicU64>,
+    start: Instant,
 }
 
 impl Generator {
@@ -155,6 +157,7 @@ impl Generator {
             thread: Some(thread),
             stop,
             sent,
+            start: Instant::now(),
         })
     }
 
@@ -168,10 +171,11 @@ impl Generator {
         self.thread.as_ref().is_none_or(|thread| thread.is_finished())
     }
 
-    /// Stops it and returns how many packets it offered.
-    pub fn stop(mut self) -> Result<u64> {
+    /// Stops it, which takes up to a call, and returns how many packets it offered, and how many a second.
+    pub fn stop(mut self) -> Result<(u64, f64)> {
         self.join()?;
-        Ok(self.sent())
+        let sent = self.sent();
+        Ok((sent, sent as f64 / self.start.elapsed().as_secs_f64()))
     }
 
     fn join(&mut self) -> Result<()> {

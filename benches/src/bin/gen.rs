@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 use std::process::ExitCode;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use benches::generator::{Generator, Limits, Traffic};
 use benches::{Error, Result, report, sys};
@@ -80,17 +80,12 @@ fn work(a: Arguments) -> Result<()> {
         time: seconds,
         rate: a.rate,
     };
-    let start = Instant::now();
     let generator = Generator::start(&a.netns, &a.dev, &traffic, a.core, limits)?;
     while !generator.finished() {
         thread::sleep(Duration::from_millis(1));
     }
-    let took = start.elapsed().as_secs_f64();
-    let sent = generator.stop()?;
-    println!(
-        "{sent} packets in {took:.2} s: {} a second",
-        report::thousands(sent as f64 / took)
-    );
+    let (sent, rate) = generator.stop()?;
+    println!("{sent} packets, {} a second", report::thousands(rate));
     Ok(())
 }
 
