@@ -24,6 +24,16 @@ pub struct Entry {
     pub except: Vec<String>,
 }
 
+impl Entry {
+    /// An entry without exceptions.
+    pub fn of(name: String) -> Entry {
+        Entry {
+            name,
+            except: Vec::new(),
+        }
+    }
+}
+
 /// Why the guard could not be loaded, read or taken away.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

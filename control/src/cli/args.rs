@@ -247,6 +247,18 @@ pub enum BenchCommand {
         #[arg(long, value_name = "FILE")]
         keys: PathBuf,
     },
+    /// The whole way of a packet, in memory
+    Forward {
+        /// Prefixes, one a line
+        #[arg(long, value_name = "FILE")]
+        prefixes: PathBuf,
+        /// Rules in ClassBench's format
+        #[arg(long, value_name = "FILE")]
+        rules: PathBuf,
+        /// Destinations, one a line
+        #[arg(long, value_name = "FILE")]
+        keys: PathBuf,
+    },
 }
 
 /// One packet for `explain`.

@@ -385,6 +385,11 @@ fn explain_cases(cli: &Cli, out: &mut impl Write, file: &Path) -> Exit {
 fn bench(cli: &Cli, command: &BenchCommand) -> Exit {
     let result = match command {
         BenchCommand::Acl { rules, keys } => crate::bench::acl::run(rules, keys, cli.json),
+        BenchCommand::Forward {
+            prefixes,
+            rules,
+            keys,
+        } => crate::bench::forward::run(prefixes, rules, keys, cli.json),
     };
     result
         .map(|()| 0)

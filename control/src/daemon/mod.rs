@@ -145,7 +145,16 @@ async fn serve(prepared: Prepared) -> Result<(), ErrorBody> {
         ErrorBody::new(code, error.to_string())
     })?;
     let signals = Signals::new()?;
-    load_guard(&guard_entries(&config, &state, &BTreeSet::new()))?;
+    // What an earlier configuration closed stays closed until this one is in force: a start that fails opens nothing.
+    let mut entries = guard_entries(&config, &state, &BTreeSet::new());
+    let before = guard::loaded().unwrap_or_default();
+    let kept = before
+        .into_iter()
+        .filter(|name| entries.iter().all(|entry| entry.name != *name))
+        .map(guard::Entry::of)
+        .collect::<Vec<_>>();
+    entries.extend(kept);
+    load_guard(&entries)?;
     let mirror_error = |error: MirrorError| translate::mirror_error(&error);
     let mut mirror = Mirror::new(MirrorConfig {
         tables: config.tables.clone(),
@@ -339,6 +348,9 @@ impl Daemon {
             return;
         }
         self.ready = true;
+        if let Err(error) = load_guard(&guard_entries(&self.config, &self.state, &self.released)) {
+            tracing::error!("{error}");
+        }
         let stats = self.mirror.stats();
         tracing::info!(
             "ready after {} ms: {} ports, {} routes, {} neighbours",
