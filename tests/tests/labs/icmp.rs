@@ -88,10 +88,14 @@ fn time_exceeded() {
     );
     wait_for("the others count as rate limited", LIMIT, || {
         let limited = margay.drops("icmp_rate_limited");
-        if limited + replied >= 2900 {
+        // A busy machine may not schedule the worker for longer than its RX ring is deep.
+        let missed = margay.drops("rx_no_frame") + margay.drops("rx_ring_full");
+        if limited > 0 && limited + missed + replied >= 2900 {
             Ok(())
         } else {
-            Err(format!("{limited} limited, {replied} answered"))
+            Err(format!(
+                "{limited} limited, {missed} never received, {replied} answered"
+            ))
         }
     });
     // No errors about errors (RFC 1122 3.2.2): an ICMP error whose TTL runs out is dropped.
