@@ -19,6 +19,8 @@ mod silent;
 mod socket;
 mod sockopt;
 mod state;
+#[cfg(test)]
+mod tests;
 mod view;
 mod wire;
 

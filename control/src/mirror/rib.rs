@@ -42,7 +42,7 @@ const MOST_USERS: usize = 32;
 #[derive(Debug)]
 struct Shared {
     content: Target,
-    /// Routes that lead there.
+    /// Routes that lead there, and other holds on it.
     refs: u32,
     /// Where they are, while they are few.
     users: Vec<Place>,
@@ -119,10 +119,25 @@ impl Targets {
         let Some(Some(shared)) = self.slots.get_mut(id as usize) else {
             return;
         };
-        shared.refs -= 1;
         if let Some(at) = shared.users.iter().position(|user| *user == place) {
             shared.users.swap_remove(at);
         }
+        self.unpin(id);
+    }
+
+    /// Keeps a target that no route leads to yet.
+    pub fn pin(&mut self, id: TargetId) {
+        if let Some(Some(shared)) = self.slots.get_mut(id as usize) {
+            shared.refs += 1;
+        }
+    }
+
+    /// Lets go of a target; it is gone when that was the last hold on it.
+    pub fn unpin(&mut self, id: TargetId) {
+        let Some(Some(shared)) = self.slots.get_mut(id as usize) else {
+            return;
+        };
+        shared.refs -= 1;
         if shared.refs == 0 {
             self.drop_content(id);
             self.slots[id as usize] = None;

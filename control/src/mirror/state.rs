@@ -260,7 +260,10 @@ impl State {
         if *old == content {
             return;
         }
-        let flips = usable(old) != usable(&content) || old.kind != content.kind;
+        // A prefix of one address leads to another group when the destination itself is the neighbour.
+        let direct = |target: &Target| target.hops.iter().any(|hop| hop.via.is_none());
+        let flips =
+            usable(old) != usable(&content) || old.kind != content.kind || direct(old) != direct(&content);
         self.rib.targets.change(id, content);
         changes.targets.insert(id);
         if flips {
@@ -378,7 +381,10 @@ impl State {
         let mut numbers: Vec<Option<TargetId>> = Vec::new();
         for (id, content) in fresh.targets.iter() {
             numbers.resize(id as usize + 1, None);
-            numbers[id as usize] = Some(self.rib.targets.intern(content));
+            let own = self.rib.targets.intern(content);
+            // Held until all is set: the one route that leads there may be replaced first.
+            self.rib.targets.pin(own);
+            numbers[id as usize] = Some(own);
         }
         let mut list: Vec<Route> = Vec::new();
         for table in fresh.tables() {
@@ -408,7 +414,7 @@ impl State {
             }
         }
         for id in numbers.into_iter().flatten() {
-            self.rib.targets.forget_unused(id);
+            self.rib.targets.unpin(id);
         }
         corrected
     }
