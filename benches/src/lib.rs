@@ -5,7 +5,9 @@
 
 use std::fmt;
 
+pub mod acl_large_sets;
 pub mod acl_sets;
+pub mod acl_worst;
 pub mod command;
 pub mod figures;
 pub mod generator;

@@ -5,10 +5,12 @@
 //! cargo xtask test [FILTER]          unit tests, property tests and labs, or those whose names contain FILTER
 //! cargo xtask setup                  only install what the two need
 //! cargo xtask figures                measure what the labs do not assert: route to first packet, wake-up after idling
+//! cargo xtask bench acl              access lists next to DPDK's rte_acl
 //! cargo xtask bench forward          64-byte frames a second next to the kernel and DPDK's testpmd
 //! ```
 //! Each installs first what is missing, and says so. Standard library only: this must build where nothing else is there yet.
 
+mod bench_acl;
 mod bench_forward;
 mod demo;
 mod run;
@@ -24,6 +26,7 @@ usage: cargo xtask COMMAND
   test [FILTER]          run all tests, or those whose names contain FILTER
   setup                  install what the other commands need, and nothing else
   figures [OPTIONS]      measure latencies and the full table in a lab and print them
+  bench acl [OPTIONS]    access lists next to DPDK's rte_acl: a table, and a chart under docs/
   bench forward [OPTIONS]  64-byte frames a second next to the kernel and DPDK's testpmd";
 
 fn main() -> ExitCode {
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
         ["test", filter] if !filter.starts_with('-') => test(Some(filter)),
         ["setup"] => setup::install(&[setup::BUILD, setup::NETWORK, setup::DEMO, setup::LABS]),
         ["figures", ref options @ ..] => bench_forward::figures(options),
+        ["bench", "acl", ref options @ ..] => bench_acl::acl(options),
         ["bench", "forward", ref options @ ..] => bench_forward::forward(options),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");

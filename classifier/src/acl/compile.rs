@@ -144,8 +144,6 @@ pub(super) fn compile(list: &List, family: Family, limit: usize) -> Result<Optio
         upper,
         src_rows: src_rows.root,
         dst_rows: dst_rows.root,
-        src_depth: src_rows.depth,
-        dst_depth: dst_rows.depth,
         dense_src: dense.src,
         dense_dst: dense.dst,
         cells: dense.cells,

@@ -68,8 +68,6 @@ pub(super) struct Engine {
     pub(super) src_rows: Vec<u32>,
     /// By destination class: leaf or node over source classes; empty when no rule stands there.
     pub(super) dst_rows: Vec<u32>,
-    pub(super) src_depth: u32,
-    pub(super) dst_depth: u32,
     /// By source class: where its row begins in `cells`; empty when no rule stands there.
     pub(super) dense_src: Vec<u32>,
     /// By destination class: its column.

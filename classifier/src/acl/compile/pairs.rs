@@ -158,7 +158,6 @@ impl Restricted {
 pub(super) struct Rows {
     /// By class of the near side: leaf or node.
     pub(super) root: Vec<u32>,
-    pub(super) depth: u32,
 }
 
 /// Memory ran out: bytes wanted.
@@ -247,7 +246,6 @@ pub(super) fn rows(
     let told = Restricted::new(near, &used);
     let mut shared: HashMap<Vec<(u32, u32)>, u32> = HashMap::new();
     let mut roots = Vec::with_capacity(told.len());
-    let mut depth = 0;
     let mut members: Vec<u32> = Vec::new();
     for active in &told.active {
         members.clear();
@@ -268,8 +266,7 @@ pub(super) fn rows(
         let root = match shared.get(&runs) {
             Some(&root) => root,
             None => {
-                let (root, levels) = tree(nodes, &runs);
-                depth = depth.max(levels);
+                let (root, _) = tree(nodes, &runs);
                 shared.insert(runs, root);
                 root
             }
@@ -282,7 +279,6 @@ pub(super) fn rows(
     }
     Ok(Rows {
         root: told.of.iter().map(|&id| roots[id as usize]).collect(),
-        depth,
     })
 }
 
