@@ -2,13 +2,14 @@
 
 use hashbrown::HashMap;
 
-use super::image::{AddressMap, Engine, Line};
+use super::image::{AddressMap, Engine, Line, Tables};
 use super::model::{List, Rule};
 use crate::packet::Family;
 
 mod classes;
 pub(super) mod map;
 mod pairs;
+pub(super) mod short;
 pub(super) mod upper;
 
 use classes::{Classes, Specs};
@@ -86,7 +87,12 @@ const NEAR_CLASSES: u64 = 64;
 const DENSE_CELLS: u64 = 1 << 18;
 
 /// Compiles the rules of one family; `None` when no rule can match a packet of it.
-pub(super) fn compile(list: &List, family: Family, limit: usize) -> Result<Option<Engine>, TooLarge> {
+pub(super) fn compile(list: &List, family: Family, limit: usize) -> Result<Option<Tables>, TooLarge> {
+    let default = u32::MAX << 2 | list.default as u32;
+    if let Some(short) = short::build(list, family, default) {
+        let tables = (short.lanes > 0).then(|| Tables::Short(Box::new(short), default));
+        return Ok(tables);
+    }
     let input = reduce(list, family);
     if input.rules.is_empty() {
         return Ok(None);
@@ -150,13 +156,13 @@ pub(super) fn compile(list: &List, family: Family, limit: usize) -> Result<Optio
         decided,
         nodes,
         leaves: leaves.lines,
-        default: u32::MAX << 2 | list.default as u32,
+        default,
     };
     let bytes = engine.bytes();
     if bytes > limit {
         return Err(TooLarge(bytes));
     }
-    Ok(Some(engine))
+    Ok(Some(Tables::Full(Box::new(engine))))
 }
 
 /// Bytes that the leaves of the dense table may take when they are written out: what a second-level cache spares.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::compile::map::{Flat4, Map4, Map6};
+use super::compile::short::Short;
 use super::compile::upper::Upper;
 use super::compile::{self, TooLarge};
 use super::model::{Action, List, Match, Origin};
@@ -94,6 +95,24 @@ impl Engine {
     }
 }
 
+/// The form that the compiler chose for a list and family.
+#[derive(Debug)]
+pub(super) enum Tables {
+    /// Few rules: all are compared. With it, what is answered when none matches.
+    Short(Box<Short>, u32),
+    /// Classes and tables.
+    Full(Box<Engine>),
+}
+
+impl Tables {
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Tables::Short(short, _) => short.bytes(),
+            Tables::Full(engine) => engine.bytes(),
+        }
+    }
+}
+
 /// What a compiled list may cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -170,8 +189,8 @@ impl Way {
 #[derive(Debug)]
 pub struct Image {
     list: Arc<List>,
-    v4: Option<Engine>,
-    v6: Option<Engine>,
+    v4: Option<Tables>,
+    v6: Option<Tables>,
     way: Way,
 }
 
@@ -188,7 +207,7 @@ impl Image {
             limit: limits.memory,
         };
         let v4 = compile::compile(list, Family::V4, limits.memory).map_err(too_large)?;
-        let left = limits.memory.saturating_sub(v4.as_ref().map_or(0, Engine::bytes));
+        let left = limits.memory.saturating_sub(v4.as_ref().map_or(0, Tables::bytes));
         let v6 = compile::compile(list, Family::V6, left).map_err(too_large)?;
         let way = Way::available().last().copied().unwrap_or(Way::Scalar);
         Ok(Image {
@@ -230,7 +249,7 @@ impl Image {
     }
 
     /// Judges the packets that `order` names, or all.
-    fn family(&self, engine: &Option<Engine>, packets: &[Headers], order: Option<&[u8]>, out: &mut [Match]) {
+    fn family(&self, engine: &Option<Tables>, packets: &[Headers], order: Option<&[u8]>, out: &mut [Match]) {
         let default = Match {
             action: self.list.default,
             rule: -1,
@@ -276,7 +295,7 @@ impl Image {
 
     /// Bytes that look-ups read.
     pub fn image_bytes(&self) -> usize {
-        self.v4.as_ref().map_or(0, Engine::bytes) + self.v6.as_ref().map_or(0, Engine::bytes)
+        self.v4.as_ref().map_or(0, Tables::bytes) + self.v6.as_ref().map_or(0, Tables::bytes)
     }
 
     /// All bytes that the image holds, its copy of the rules included.

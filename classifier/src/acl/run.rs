@@ -8,11 +8,12 @@
 #![allow(unsafe_code)]
 
 use super::compile::map::{CHUNK, LOW, Map4, Map6, NODE, bucket};
-use super::image::{AddressMap, Engine, LEAF_RULES, Line, Node64, Way};
+use super::image::{AddressMap, Engine, LEAF_RULES, Line, Node64, Tables, Way};
 use super::model::{Action, Match};
 use super::{BURST, compile::upper::Upper};
 use crate::packet::{Fragment, Headers};
 
+mod short;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
@@ -33,6 +34,11 @@ trait Ops {
     /// # Safety
     /// The CPU has the instructions of the way, and `row` has a bit for every signature of the line.
     unsafe fn holds(line: &Line, row: &[Line]) -> u32;
+    /// Bit i is set when word i is zero.
+    ///
+    /// # Safety
+    /// The CPU has the instructions of the way.
+    unsafe fn zeros(words: &[u32; 16]) -> u32;
 }
 
 /// Plain Rust.
@@ -56,6 +62,24 @@ impl Ops for Scalar {
             mask | (row[signature >> 9].0[signature >> 5 & 15] >> (signature & 31) & 1) << i
         })
     }
+
+    #[inline(always)]
+    unsafe fn zeros(words: &[u32; 16]) -> u32 {
+        words
+            .iter()
+            .enumerate()
+            .fold(0, |mask, (i, &word)| mask | u32::from(word == 0) << i)
+    }
+}
+
+/// A packed rule as it is answered.
+#[inline(always)]
+fn decode(packed: u32) -> Match {
+    const ACTIONS: [Action; 4] = [Action::Allow, Action::Deny, Action::Reject, Action::Deny];
+    Match {
+        action: ACTIONS[packed as usize & 3],
+        rule: packed as i32 >> 2,
+    }
 }
 
 /// The ways that this CPU has, the widest last.
@@ -78,7 +102,7 @@ pub(super) fn available() -> Vec<Way> {
 }
 
 /// Judges the packets that `order` names, or all; all of the engine's family, at most [`BURST`].
-pub(super) fn burst(engine: &Engine, way: Way, packets: &[Headers], order: Option<&[u8]>, out: &mut [Match]) {
+pub(super) fn burst(engine: &Tables, way: Way, packets: &[Headers], order: Option<&[u8]>, out: &mut [Match]) {
     assert!(packets.len() <= BURST && out.len() >= packets.len());
     if let Some(order) = order {
         assert!(order.len() <= BURST && order.iter().all(|&i| usize::from(i) < packets.len()));
@@ -123,13 +147,28 @@ unsafe fn set<T>(table: &mut [T], i: usize, value: T) {
 /// The CPU has the instructions of `O`; at most `BURST` packets; every element of `order` is less than
 /// `packets.len()`; `out` is as long as `packets`.
 #[inline(always)]
-unsafe fn steps<O: Ops>(e: &Engine, packets: &[Headers], order: Option<&[u8]>, out: &mut [Match]) {
+unsafe fn steps<O: Ops>(tables: &Tables, packets: &[Headers], order: Option<&[u8]>, out: &mut [Match]) {
     // SAFETY: the caller's promise. Twice the same code: where all packets are of one family, nothing is looked up in
     // `order`.
     unsafe {
-        match order {
-            None => judge::<O>(e, packets, packets.len(), |i| i, out),
-            Some(order) => judge::<O>(e, packets, order.len(), |i| usize::from(*at(order, i)), out),
+        match (tables, order) {
+            (Tables::Full(e), None) => judge::<O>(e, packets, packets.len(), |i| i, out),
+            (Tables::Full(e), Some(order)) => {
+                judge::<O>(e, packets, order.len(), |i| usize::from(*at(order, i)), out);
+            }
+            (Tables::Short(s, default), None) => {
+                short::judge::<O>(s, *default, packets, packets.len(), |i| i, out);
+            }
+            (Tables::Short(s, default), Some(order)) => {
+                short::judge::<O>(
+                    s,
+                    *default,
+                    packets,
+                    order.len(),
+                    |i| usize::from(*at(order, i)),
+                    out,
+                );
+            }
         }
     }
 }
@@ -179,16 +218,8 @@ unsafe fn judge<O: Ops>(
             leaves::<O>(e, &leaf, &class, n, &mut best);
         }
         for i in 0..n {
-            const ACTIONS: [Action; 4] = [Action::Allow, Action::Deny, Action::Reject, Action::Deny];
-            let best = *at(&best, i);
-            set(
-                out,
-                pick(i),
-                Match {
-                    action: ACTIONS[best as usize & 3],
-                    rule: best as i32 >> 2,
-                },
-            );
+            let rule = *at(&best, i);
+            set(out, pick(i), decode(rule));
         }
     }
 }

@@ -14,7 +14,7 @@ use classifier::packet::{Family, Fragment, Headers};
 use super::{Error, read};
 
 /// A header to look up, and the rule that must be found.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Key {
     /// The packet.
     pub headers: Headers,

@@ -5,7 +5,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Engine, Headers, Line, Match, Node64, Ops, steps};
+use super::{Headers, Line, Match, Node64, Ops, Tables, steps};
 
 struct Avx2;
 
@@ -56,6 +56,19 @@ impl Ops for Avx2 {
             some(_mm256_cvtepu16_epi32(first)) | (some(_mm256_cvtepu16_epi32(rest)) & 3) << 8
         }
     }
+
+    #[inline(always)]
+    unsafe fn zeros(words: &[u32; 16]) -> u32 {
+        // SAFETY: two loads of eight words each; the CPU has AVX2.
+        unsafe {
+            let half = |from: usize| {
+                let words = _mm256_loadu_si256(words.as_ptr().add(from).cast());
+                let zero = _mm256_cmpeq_epi32(words, _mm256_setzero_si256());
+                _mm256_movemask_ps(_mm256_castsi256_ps(zero)) as u32
+            };
+            half(0) | half(8) << 8
+        }
+    }
 }
 
 struct Avx512;
@@ -97,12 +110,21 @@ impl Ops for Avx512 {
             u32::from(_mm256_test_epi16_mask(found, _mm256_set1_epi16(1))) & 0x3ff
         }
     }
+
+    #[inline(always)]
+    unsafe fn zeros(words: &[u32; 16]) -> u32 {
+        // SAFETY: one load of sixteen words; the CPU has AVX-512 F.
+        unsafe {
+            let words = _mm512_loadu_si512(words.as_ptr().cast());
+            u32::from(_mm512_testn_epi32_mask(words, words))
+        }
+    }
 }
 
 /// # Safety
 /// The CPU has AVX2, BMI1 and POPCNT; otherwise as for [`steps`].
 #[target_feature(enable = "avx2,bmi1,popcnt")]
-pub(super) unsafe fn burst_avx2(e: &Engine, packets: &[Headers], order: Option<&[u8]>, out: &mut [Match]) {
+pub(super) unsafe fn burst_avx2(e: &Tables, packets: &[Headers], order: Option<&[u8]>, out: &mut [Match]) {
     // SAFETY: the caller's promise.
     unsafe { steps::<Avx2>(e, packets, order, out) }
 }
@@ -110,7 +132,7 @@ pub(super) unsafe fn burst_avx2(e: &Engine, packets: &[Headers], order: Option<&
 /// # Safety
 /// The CPU has AVX-512 F, BW, VL and DQ; otherwise as for [`steps`].
 #[target_feature(enable = "avx2,bmi1,popcnt,avx512f,avx512bw,avx512vl,avx512dq")]
-pub(super) unsafe fn burst_avx512(e: &Engine, packets: &[Headers], order: Option<&[u8]>, out: &mut [Match]) {
+pub(super) unsafe fn burst_avx512(e: &Tables, packets: &[Headers], order: Option<&[u8]>, out: &mut [Match]) {
     // SAFETY: the caller's promise.
     unsafe { steps::<Avx512>(e, packets, order, out) }
 }
