@@ -174,7 +174,7 @@ impl Image {
         self.share(Share::Leaf(value), uses, |image| {
             let entries = [image.value_entry(value)?; SLOTS];
             let (place, size) = leaf::write(&image.arena, &mut image.blocks, &entries)?;
-            image.took((place & !1, size));
+            image.took((place, size));
             Ok(place)
         })
     }
@@ -193,7 +193,7 @@ impl Image {
             return Ok(leaf);
         }
         let (place, size) = leaf::write(&self.arena, &mut self.blocks, entries)?;
-        self.took((place & !1, size));
+        self.took((place, size));
         Ok(place)
     }
 

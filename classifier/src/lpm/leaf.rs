@@ -89,8 +89,7 @@ impl Entry {
     }
 }
 
-/// A leaf's place as it stands in a table: its first word, which is odd when an entry is a child. IPv4 look-ups
-/// learn from it, for free, whether an answer needs a second step.
+/// A leaf's place as it stands in a table: its first word.
 pub(super) type LeafRef = u32;
 
 /// Entries of all slots of a leaf.
@@ -131,11 +130,11 @@ pub(super) fn single(arena: &Arena, leaf: LeafRef) -> Option<Entry> {
 /// First word and granules of a leaf's block.
 pub(super) fn block(arena: &Arena, leaf: LeafRef) -> (u32, u32) {
     let runs = map(arena, leaf).count_ones();
-    (leaf & !1, granules(runs, leaf & 1 == 1))
+    (leaf, granules(runs))
 }
 
-fn granules(runs: u32, odd: bool) -> u32 {
-    Blocks::granules(u32::from(odd) + 2 + (runs * 3).div_ceil(4))
+fn granules(runs: u32) -> u32 {
+    Blocks::granules(2 + (runs * 3).div_ceil(4))
 }
 
 /// Writes a leaf into a block of its own, which no reader knows yet. Returns its place and size.
@@ -144,18 +143,17 @@ pub(super) fn write(
     blocks: &mut Blocks,
     entries: &[Entry; SLOTS],
 ) -> Result<(LeafRef, u32), LpmError> {
-    let (mut map, mut runs, mut odd) = (0u64, 0usize, false);
+    let (mut map, mut runs) = (0u64, 0usize);
     let mut bytes = [0u8; SLOTS * 3];
     for slot in (0..SLOTS).rev() {
         if slot == SLOTS - 1 || entries[slot] != entries[slot + 1] {
             map |= 1 << slot;
             bytes[runs * 3..runs * 3 + 3].copy_from_slice(&entries[slot].0.to_le_bytes()[..3]);
             runs += 1;
-            odd |= entries[slot].is_child();
         }
     }
-    let size = granules(runs as u32, odd);
-    let leaf = blocks.take(size)? + u32::from(odd);
+    let size = granules(runs as u32);
+    let leaf = blocks.take(size)?;
     let map = map.to_ne_bytes();
     for (word, four) in map
         .chunks_exact(4)

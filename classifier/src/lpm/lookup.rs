@@ -206,7 +206,7 @@ unsafe fn descend<A: Shape>(base: *const u32, key: A, mut entry: Entry, mut dept
 unsafe fn burst4(base: *const u32, keys: *const u32, out: *mut u32, count: usize) {
     let mut places = [const { std::mem::MaybeUninit::<u32>::uninit() }; BURST];
     let places = places.as_mut_ptr().cast::<u32>();
-    let mut odd = 0;
+    let mut children = 0;
     // SAFETY: needed to leave the bounds checks out of the innermost loops: `count` <= 64, as the caller promises. A
     // root word is a leaf's place. `places` is written for all of `count` before it is read.
     unsafe {
@@ -214,7 +214,6 @@ unsafe fn burst4(base: *const u32, keys: *const u32, out: *mut u32, count: usize
             let place = load(base, (*keys.add(at) >> 14) as usize);
             prefetch(base, place as usize);
             places.add(at).write(place);
-            place
         };
         let leaf = |at: usize| {
             // The slot's bits are 8 to 13: byte 1 alone saves a shift.
@@ -223,77 +222,92 @@ unsafe fn burst4(base: *const u32, keys: *const u32, out: *mut u32, count: usize
             } else {
                 *keys.add(at) >> 8
             };
-            out.add(at)
-                .write(leaf_entry(base, places.add(at).read() as usize, slot) as u32);
+            let entry = leaf_entry(base, places.add(at).read() as usize, slot);
+            out.add(at).write(entry as u32);
+            // Negative only below -1: for children.
+            entry.wrapping_add(1)
         };
         let eights = count & !7;
         for at in (0..eights).step_by(8) {
             for one in 0..8 {
-                odd |= root(at + one);
+                root(at + one);
             }
         }
         for at in eights..count {
-            odd |= root(at);
+            root(at);
         }
         for at in (0..eights).step_by(8) {
             for one in 0..8 {
-                leaf(at + one);
+                children |= leaf(at + one);
             }
         }
         for at in eights..count {
-            leaf(at);
+            children |= leaf(at);
         }
-        if odd & 1 != 0 {
-            finish4(base, keys, places, out, count);
+        if children < 0 {
+            finish4(base, keys, out, count);
         }
     }
 }
 
-/// Second step for the addresses whose leaf has children.
+/// Second step for the addresses whose entry is a child.
 ///
 /// # Safety
-/// As `burst4`, after its stages; `places` holds `count` leaves' places.
+/// As `burst4`, after its stages.
+#[cold]
 #[inline(never)]
-unsafe fn finish4(base: *const u32, keys: *const u32, places: *const u32, out: *mut u32, count: usize) {
+unsafe fn finish4(base: *const u32, keys: *const u32, out: *mut u32, count: usize) {
     for at in 0..count {
         // SAFETY: as the caller promises.
         unsafe {
-            if *places.add(at) & 1 != 0 {
-                *out.add(at) = descend(base, *keys.add(at), Entry(*out.add(at) as i32), 24);
+            let entry = Entry(*out.add(at) as i32);
+            if entry.is_child() {
+                *out.add(at) = descend(base, *keys.add(at), entry, 24);
             }
         }
     }
 }
 
-/// Lanes of a burst that go on, by the kind of the child they go to.
-struct Lanes {
-    lanes: [u8; BURST],
-    count: usize,
-}
+/// Lanes of a burst that go on, of one kind of child. How many is kept beside it, not in it: the compiler keeps a number that
+/// stands in one piece with an array in memory, and each step of the count would wait for the one before it to be
+/// stored and loaded.
+type Lanes = [u32; BURST + 8];
 
-impl Lanes {
-    #[inline(always)]
-    fn new() -> Self {
-        Self {
-            lanes: [0; BURST],
-            count: 0,
+/// A lane behind the burst's, for what stages do in vain.
+const IDLE: usize = BURST;
+
+/// Runs `stage` for each of `count` <= 64 lanes, by eights: for the idle one up to seven times more.
+#[inline(always)]
+fn each(lanes: &mut Lanes, count: usize, mut stage: impl FnMut(usize)) {
+    let count = count.min(BURST);
+    lanes[count..count + 8].fill(IDLE as u32);
+    for eight in lanes.chunks_exact(8).take(count.div_ceil(8)) {
+        for lane in eight {
+            stage(*lane as usize);
         }
     }
+}
 
-    /// Adds the lane if `go`, without a branch. At most 63 lanes were added before.
-    #[inline(always)]
-    fn add_if(&mut self, lane: usize, go: bool) {
-        // Never more lanes than the burst has; the mask tells the compiler so.
-        self.lanes[self.count & (BURST - 1)] = lane as u8;
-        self.count += usize::from(go);
+/// Adds the lane to the kind of child that the entry refers to, or to none, without a branch; returns the new counts.
+///
+/// # Safety
+/// Counts are at most 64.
+#[inline(always)]
+unsafe fn sort_lane(
+    lane: usize,
+    entry: i32,
+    (tables, table_count): (&mut Lanes, usize),
+    (searches, search_count): (&mut Lanes, usize),
+) -> (usize, usize) {
+    // 1 when negative and not -1.
+    let child = (entry.wrapping_add(1) as u32 >> 31) as usize;
+    let search = child & entry as usize;
+    // SAFETY: needed to leave the bounds checks out; the caller promises the counts.
+    unsafe {
+        *tables.get_unchecked_mut(table_count) = lane as u32;
+        *searches.get_unchecked_mut(search_count) = lane as u32;
     }
-
-    #[inline(always)]
-    fn iter(&self) -> impl Iterator<Item = usize> + '_ {
-        self.lanes[..self.count.min(BURST)]
-            .iter()
-            .map(|lane| usize::from(*lane) & (BURST - 1))
-    }
+    (table_count + child - search, search_count + search)
 }
 
 /// IPv6. `greater` compares a search node's keys.
@@ -307,62 +321,98 @@ unsafe fn burst6(
     out: &mut [u32],
     greater: impl Fn(*const u32, usize, u16) -> usize + Copy,
 ) {
-    let mut at = [0usize; BURST];
-    let (mut tables, mut searches) = (Lanes::new(), Lanes::new());
-    let high = |key: &u128| (key >> 64) as u64;
-    let node = |entry: u32| ((entry & 0x7f_fffe) << 3) as usize;
-    // SAFETY: needed to follow references. A root word is a table, a table word a leaf, an entry below -1 a child of
-    // the kind that its bit 0 says, all of the image at `base`; index widths are the tables' sizes.
+    let mut at = [0u32; BURST + 1];
+    let mut entries = [0i32; BURST + 1];
+    // The half of each key that the present stages look at.
+    let mut half = [0u64; BURST + 1];
+    let (mut tables, mut searches): (Lanes, Lanes) = ([0; BURST + 8], [0; BURST + 8]);
+    let (mut table_count, mut search_count) = (0, 0);
+    let count = keys.len().min(BURST);
+    // SAFETY: needed to follow references and to leave bounds checks out. A root word is a table, a table word a leaf,
+    // an entry below -1 a child of the kind that its bit 0 says, all of the image at `base`; index widths are the
+    // tables' sizes. Lanes are below `count` or the idle one, whose entry is 0: node 0 is the root, long enough for
+    // all that a stage reads. Word numbers fit 32 bits.
     unsafe {
-        for (key, at) in keys.iter().zip(&mut at) {
-            let key = high(key);
-            *at = load(base, (key >> 48) as usize) as usize + (key >> 38 & 0x3ff) as usize;
-            prefetch(base, *at);
+        let node = |entry: i32| (entry as u32 & 0x7f_fffe) << 3;
+        for lane in 0..count {
+            let key = (*keys.get_unchecked(lane) >> 64) as u64;
+            *half.get_unchecked_mut(lane) = key;
+            let word = load(base, (key >> 48) as usize) + (key >> 38 & 0x3ff) as u32;
+            *at.get_unchecked_mut(lane) = word;
+            prefetch(base, word as usize);
         }
-        for at in at.iter_mut().take(keys.len()) {
-            *at = load(base, *at) as usize;
-            prefetch(base, *at);
+        for lane in 0..count {
+            let leaf = load(base, *at.get_unchecked(lane) as usize);
+            *at.get_unchecked_mut(lane) = leaf;
+            prefetch(base, leaf as usize);
         }
-        for (lane, (key, out)) in keys.iter().zip(out.iter_mut()).enumerate() {
-            let entry = leaf_entry(base, at[lane], (high(key) >> 32) as u32);
-            *out = entry as u32;
-            tables.add_if(lane, entry < -1 && entry & 1 == 0);
-            searches.add_if(lane, entry < -1 && entry & 1 == 1);
+        for lane in 0..count {
+            let slot = (*half.get_unchecked(lane) >> 32) as u32;
+            let entry = leaf_entry(base, *at.get_unchecked(lane) as usize, slot);
+            *entries.get_unchecked_mut(lane) = entry;
+            *out.get_unchecked_mut(lane) = entry as u32;
+            (table_count, search_count) = sort_lane(
+                lane,
+                entry,
+                (&mut tables, table_count),
+                (&mut searches, search_count),
+            );
         }
         let mut depth = 32u32;
-        while tables.count + searches.count > 0 {
-            // The 16 bits behind `depth`; a constant below the last bit has one run, whatever they are.
-            let bits = |lane: usize| (keys[lane] << (depth & 127) >> 112) as usize;
-            for lane in tables.iter() {
-                at[lane] = node(out[lane]) + (bits(lane) >> 6);
-                prefetch(base, at[lane]);
+        while table_count + search_count > 0 {
+            if depth == 64 {
+                for lane in 0..count {
+                    *half.get_unchecked_mut(lane) = *keys.get_unchecked(lane) as u64;
+                }
             }
-            for lane in searches.iter() {
-                at[lane] = node(out[lane]);
-                prefetch(base, at[lane]);
+            // The 16 bits behind `depth`. (A constant has one run, whatever they are.)
+            let shift = 48 - (depth & 63);
+            let bits = |lane: usize| (*half.get_unchecked(lane) >> shift) as u32 & 0xffff;
+            each(&mut tables, table_count, |lane| {
+                let word = node(*entries.get_unchecked(lane)) + (bits(lane) >> 6);
+                *at.get_unchecked_mut(lane) = word;
+                prefetch(base, word as usize);
+            });
+            each(&mut searches, search_count, |lane| {
+                let node = node(*entries.get_unchecked(lane));
+                *at.get_unchecked_mut(lane) = node;
+                prefetch(base, node as usize);
+                prefetch(base, node as usize + 16);
+            });
+            each(&mut tables, table_count, |lane| {
+                let leaf = load(base, *at.get_unchecked(lane) as usize);
+                // The idle lane's word is a table of the root's: any place in the image does.
+                *at.get_unchecked_mut(lane) = leaf;
+                prefetch(base, leaf as usize);
+            });
+            each(&mut searches, search_count, |lane| {
+                let node = *at.get_unchecked(lane) as usize;
+                let entry = load(base, node + 16 + greater(base, node, bits(lane) as u16)) as i32;
+                *entries.get_unchecked_mut(lane) = entry;
+            });
+            each(&mut tables, table_count, |lane| {
+                *entries.get_unchecked_mut(lane) =
+                    leaf_entry(base, *at.get_unchecked(lane) as usize, bits(lane));
+            });
+            // Whatever the idle lane was told, it stays idle.
+            entries[IDLE] = 0;
+            let (old_tables, old_searches) = (tables, searches);
+            let (tables_before, searches_before) = (table_count, search_count);
+            (table_count, search_count) = (0, 0);
+            for lane in old_tables[..tables_before]
+                .iter()
+                .chain(&old_searches[..searches_before])
+            {
+                let lane = *lane as usize;
+                let entry = *entries.get_unchecked(lane);
+                *out.get_unchecked_mut(lane) = entry as u32;
+                (table_count, search_count) = sort_lane(
+                    lane,
+                    entry,
+                    (&mut tables, table_count),
+                    (&mut searches, search_count),
+                );
             }
-            for lane in tables.iter() {
-                at[lane] = load(base, at[lane]) as usize;
-                prefetch(base, at[lane]);
-            }
-            for lane in searches.iter() {
-                at[lane] += 16 + greater(base, at[lane], bits(lane) as u16);
-                prefetch(base, at[lane]);
-            }
-            let (mut next_tables, mut next_searches) = (Lanes::new(), Lanes::new());
-            for lane in tables.iter() {
-                let entry = leaf_entry(base, at[lane], bits(lane) as u32);
-                out[lane] = entry as u32;
-                next_tables.add_if(lane, entry < -1 && entry & 1 == 0);
-                next_searches.add_if(lane, entry < -1 && entry & 1 == 1);
-            }
-            for lane in searches.iter() {
-                let entry = load(base, at[lane]) as i32;
-                out[lane] = entry as u32;
-                next_tables.add_if(lane, entry < -1 && entry & 1 == 0);
-                next_searches.add_if(lane, entry < -1 && entry & 1 == 1);
-            }
-            (tables, searches) = (next_tables, next_searches);
             depth += 16;
         }
     }
@@ -390,8 +440,7 @@ mod x86 {
     /// As [`burst4`].
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vpopcntdq,avx2,bmi1,bmi2,popcnt")]
     pub(super) unsafe fn burst4_avx512(base: *const u32, keys: *const u32, out: *mut u32, count: usize) {
-        let mut places = [0u32; BURST];
-        let mut odd = 0;
+        let mut children = 0;
         let bytes = base.cast::<u8>();
         // SAFETY: needed for the intrinsics, which the caller has made sure of, and to follow references: lanes
         // behind `count` are masked off, and the others' are as in `burst4`. A gather reads each lane as one aligned
@@ -403,8 +452,7 @@ mod x86 {
                 let zero = _mm512_setzero_si512();
                 let place =
                     _mm512_mask_i32gather_epi32::<4>(zero, live, _mm512_srli_epi32::<14>(key), base.cast());
-                _mm512_storeu_si512(places.as_mut_ptr().add(at).cast(), place);
-                odd |= _mm512_test_epi32_mask(place, _mm512_set1_epi32(1));
+
                 let slot = _mm512_and_si512(_mm512_srli_epi32::<8>(key), _mm512_set1_epi32(63));
                 let numbers = |half: __m256i, slot: __m256i, live: u8| {
                     let map = _mm512_mask_i32gather_epi64::<4>(zero, live, half, base.cast());
@@ -425,10 +473,12 @@ mod x86 {
                 let number = _mm512_add_epi32(number, _mm512_slli_epi32::<1>(number));
                 let offset = _mm512_add_epi32(_mm512_slli_epi32::<2>(place), number);
                 let entry = _mm512_mask_i32gather_epi32::<1>(zero, live, offset, bytes.add(4).cast());
-                _mm512_mask_storeu_epi32(out.add(at).cast(), live, _mm512_srai_epi32::<8>(entry));
+                let entry = _mm512_srai_epi32::<8>(entry);
+                children |= _mm512_cmplt_epi32_mask(entry, _mm512_set1_epi32(-1));
+                _mm512_mask_storeu_epi32(out.add(at).cast(), live, entry);
             }
-            if odd != 0 {
-                finish4(base, keys, places.as_ptr(), out, count);
+            if children != 0 {
+                finish4(base, keys, out, count);
             }
         }
     }
