@@ -64,7 +64,7 @@ impl Entry {
 
     fn reference(word: u32, kind: u32) -> Result<Self, LpmError> {
         debug_assert!(word.is_multiple_of(LINE_WORDS));
-        let payload = word / LINE_WORDS << 1 | kind;
+        let payload = ((word / LINE_WORDS) << 1) | kind;
         // The greatest payload is -1, no route.
         if payload >= PAYLOAD {
             Err(LpmError::Memory)

@@ -52,7 +52,7 @@ pub enum Keys {
 /// Passes over the keys, at least; the best one counts.
 const ROUNDS: usize = 5;
 /// Time that the passes go on at least: a pass that the scheduler interrupts is lost.
-const LEAST: Duration = Duration::from_millis(200);
+const LEAST: Duration = Duration::from_millis(400);
 
 /// Runs `margay bench lpm` and prints its answer.
 ///

@@ -247,6 +247,15 @@ pub enum BenchCommand {
         #[arg(long, value_name = "FILE")]
         keys: PathBuf,
     },
+    /// Route look-ups
+    Lpm {
+        /// Prefixes, one a line
+        #[arg(long, value_name = "FILE")]
+        prefixes: PathBuf,
+        /// Destinations of one family, one a line
+        #[arg(long, value_name = "FILE")]
+        keys: PathBuf,
+    },
     /// The whole way of a packet, in memory
     Forward {
         /// Prefixes, one a line

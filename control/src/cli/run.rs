@@ -385,6 +385,7 @@ fn explain_cases(cli: &Cli, out: &mut impl Write, file: &Path) -> Exit {
 fn bench(cli: &Cli, command: &BenchCommand) -> Exit {
     let result = match command {
         BenchCommand::Acl { rules, keys } => crate::bench::acl::run(rules, keys, cli.json),
+        BenchCommand::Lpm { prefixes, keys } => crate::bench::lpm::run(prefixes, keys, cli.json),
         BenchCommand::Forward {
             prefixes,
             rules,

@@ -19,7 +19,7 @@ impl Random {
     }
 
     pub(super) fn below(&mut self, limit: u64) -> u64 {
-        (u128::from(self.next()) * u128::from(limit) >> 64) as u64
+        ((u128::from(self.next()) * u128::from(limit)) >> 64) as u64
     }
 
     pub(super) fn wide(&mut self) -> u128 {
