@@ -14,4 +14,3 @@ pub mod guard;
 pub mod mirror;
 pub mod socket;
 pub mod sys;
-pub mod sysctl;

@@ -6,7 +6,8 @@ use classifier::lpm::IpPrefix;
 use forwarder::fib::{Fib, GroupId};
 
 use super::dump::Gaps;
-use super::program::{Found, Program, plan, want};
+use super::plan::{Found, plan, want};
+use super::program::Program;
 use super::rib::TargetId;
 use super::state::{LOCAL_TABLE, State};
 use super::view::Difference;

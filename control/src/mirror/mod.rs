@@ -5,13 +5,17 @@
 //! after it. When the buffer overruns the state is unknown; the kernel is then dumped again beside the state that
 //! works, and only what differs is changed, so that the data plane never sees an empty table.
 
+mod config;
 mod diff;
 mod dump;
 mod hash;
 mod message;
+mod numbers;
+mod plan;
 mod plane;
 mod present;
 mod program;
+mod query;
 mod resolve;
 mod rib;
 mod rules;
@@ -24,95 +28,25 @@ mod tests;
 mod view;
 mod wire;
 
-use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use classifier::lpm::IpPrefix;
-use forwarder::{PortAttrs, PortId};
+use forwarder::PortId;
 use netlink_sys::Socket;
 use tokio::io::unix::AsyncFd;
 use tracing::{debug, info, warn};
 
 use dump::{Cause, Dump, Gaps};
-use program::{Found, Program};
+use program::Program;
 use resolve::Resolver;
 use socket::Read;
 use state::{Changes, State};
 use wire::{HEADER, Packets};
 
+pub use config::{MirrorConfig, MirrorError, MirrorStats};
 pub use plane::Plane;
 pub use view::{
     Action, Difference, Event, GroupView, LinkView, MemberView, NeighbourView, NexthopView, RouteView,
 };
-
-/// What the mirror is to follow.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MirrorConfig {
-    /// The routing tables that are looked up, in this order.
-    pub tables: Vec<u32>,
-    /// Bytes of the multicast socket's receive buffer. An overrun costs a dump of the kernel's tables.
-    pub rcvbuf: usize,
-}
-
-impl Default for MirrorConfig {
-    fn default() -> Self {
-        Self {
-            tables: vec![254],
-            rcvbuf: 64 << 20,
-        }
-    }
-}
-
-/// Why the mirror cannot work.
-#[derive(Debug, thiserror::Error)]
-pub enum MirrorError {
-    /// A netlink socket could not be set up or used.
-    #[error("netlink: {what}: {source}")]
-    Socket {
-        /// What was tried.
-        what: &'static str,
-        /// What the kernel said.
-        source: std::io::Error,
-    },
-    /// The kernel refused a request.
-    #[error("netlink: the kernel refused {what}: {source}")]
-    Refused {
-        /// What was asked for.
-        what: String,
-        /// What the kernel said.
-        source: std::io::Error,
-    },
-    /// The data plane refused a change.
-    #[error("data plane: {0}")]
-    Dataplane(#[from] forwarder::Error),
-}
-
-/// Counters of the mirror.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
-pub struct MirrorStats {
-    /// Messages applied, dumps included.
-    pub messages: u64,
-    /// Messages that made no sense and were left out; each leads to a resync.
-    pub bad_messages: u64,
-    /// Times that the kernel's state was read anew because it was no longer certain.
-    pub resyncs: u64,
-    /// Prefixes that a resync or verification had to correct.
-    pub corrected: u64,
-    /// Raised with each batch that changed the data plane's tables.
-    pub generation: u64,
-    /// Nanoseconds from reading the last batch of messages to the data plane's tables having it.
-    pub last_batch_ns: u64,
-    /// The longest such time since the mirror was complete.
-    pub max_batch_ns: u64,
-    /// Nanoseconds that the last dump of the kernel's state took, applying included.
-    pub last_dump_ns: u64,
-    /// Routes of the mirrored tables.
-    pub routes: u64,
-    /// Neighbour entries.
-    pub neighbours: u64,
-    /// Neighbour requests of workers that were not taken up because too many hosts were being resolved.
-    pub refused_requests: u64,
-}
 
 /// How long one call of [`Mirror::process`] reads messages before it programs what they changed.
 const BATCH: Duration = Duration::from_millis(1);
@@ -477,148 +411,9 @@ impl Mirror {
         self.complete
     }
 
-    /// Counters.
-    pub fn stats(&self) -> MirrorStats {
-        MirrorStats {
-            routes: self.state.rib.len() as u64,
-            neighbours: self.state.neighbours.len() as u64,
-            refused_requests: self.resolver.refused,
-            ..self.stats
-        }
-    }
-
     /// Turns [`Event::Route`] and [`Event::Neighbour`] on or off; they cost time while the table is loaded.
     pub fn watch(&mut self, on: bool) {
         self.changes.watch = on;
-    }
-
-    /// All devices, by index.
-    pub fn links(&self) -> Vec<LinkView> {
-        self.state
-            .links
-            .values()
-            .map(|link| self.state.link_view(link))
-            .collect()
-    }
-
-    /// The device of that name.
-    pub fn link(&self, name: &str) -> Option<LinkView> {
-        self.state
-            .links
-            .values()
-            .find(|link| link.name == name)
-            .map(|link| self.state.link_view(link))
-    }
-
-    /// All neighbour entries, by address and device.
-    pub fn neighbours(&self) -> Vec<NeighbourView> {
-        self.state
-            .neighbours
-            .values()
-            .map(|n| self.state.neighbour_view(&n.msg))
-            .collect()
-    }
-
-    /// The routes of a table (all mirrored tables for `None`), by prefix, IPv4 first. Views are made one by one, so
-    /// that a full table costs no second copy.
-    pub fn routes(&self, table: Option<u32>) -> impl Iterator<Item = RouteView> + '_ {
-        let tables: Vec<u32> = match table {
-            Some(table) => vec![table],
-            None => self.config.tables.clone(),
-        };
-        tables.into_iter().flat_map(move |table| {
-            let mut prefixes: Vec<IpPrefix> = self.state.rib.prefixes(table).collect();
-            prefixes.sort_unstable();
-            prefixes
-                .into_iter()
-                .flat_map(move |prefix| self.state.route_views(table, prefix))
-        })
-    }
-
-    /// The route that a packet to `address` takes; the local table's first, as the kernel has it.
-    pub fn route_get(&self, address: IpAddr) -> Option<RouteView> {
-        let local = self.state.rib.lookup(&[state::LOCAL_TABLE], address);
-        let local = local.filter(|(_, prefix, _)| self.state.is_local(*prefix));
-        let (table, prefix, _) = local.or_else(|| self.state.rib.lookup(&self.config.tables, address))?;
-        self.state
-            .route_views(table, prefix)
-            .into_iter()
-            .find(|view| view.active)
-    }
-
-    /// The next-hop groups of the data plane.
-    pub fn groups(&self, plane: &mut impl Plane) -> Vec<GroupView> {
-        let fib = plane.fib();
-        let view = |id: forwarder::fib::GroupId, routes: usize| {
-            let found = Found::read(fib, id);
-            GroupView {
-                id: id.0,
-                kind: State::found_kind(&found),
-                members: self.state.member_views(&found),
-                routes,
-            }
-        };
-        let mut groups: Vec<GroupView> = self
-            .program
-            .groups()
-            .map(|(id, _, routes)| view(id, routes))
-            .collect();
-        groups.sort_by_key(|group| group.id);
-        groups
-    }
-
-    /// Dumps the kernel's routes of a table (all mirrored ones and the local one for `None`) anew and compares them
-    /// with the mirror and with the data plane. The mirror stays live meanwhile; events are kept for the next
-    /// [`process`](Self::process).
-    pub async fn diff_kernel(
-        &mut self,
-        plane: &mut impl Plane,
-        table: Option<u32>,
-    ) -> Result<Vec<Difference>, MirrorError> {
-        self.diff_wanted = true;
-        self.diff_result = None;
-        let mut kept = Vec::new();
-        loop {
-            self.ready_for_diff().await;
-            kept.append(&mut self.process(plane)?);
-            self.tick(plane)?;
-            plane.maintain();
-            if let Some((fresh, gaps)) = self.diff_result.take() {
-                kept.append(&mut self.events);
-                self.events = kept;
-                self.pending_events = !self.events.is_empty();
-                return Ok(diff::compare(
-                    &fresh,
-                    gaps,
-                    &self.state,
-                    &self.program,
-                    plane.fib(),
-                    table,
-                ));
-            }
-        }
-    }
-
-    async fn ready_for_diff(&mut self) {
-        if self.diff_wanted {
-            tokio::task::yield_now().await;
-        } else {
-            self.ready().await;
-        }
-    }
-
-    /// What a port on this device is to be opened with; `None` when there is no such device, or none with an Ethernet
-    /// address.
-    pub fn port_attrs(&self, ifindex: u32) -> Option<PortAttrs> {
-        let link = self.state.links.get(&ifindex)?;
-        let (icmp4_source, icmp6_sources) = self.state.icmp_sources(ifindex);
-        Some(PortAttrs {
-            mac: link.mac?,
-            mtu: link.mtu,
-            up: link.up(),
-            icmp4_source,
-            icmp6_sources,
-        })
     }
 
     /// A port was opened on the device: routes through it become usable. No prefix is touched.

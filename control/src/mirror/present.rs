@@ -8,7 +8,7 @@ use forwarder::MacAddr;
 use forwarder::fib::{AdjState, Adjacency, Group};
 
 use super::message::{self, DEAD, ENCAP, LINKDOWN, LinkMsg, NeighbourMsg, ONLINK, RouteMsg, Target};
-use super::program::Found;
+use super::plan::Found;
 use super::rib::Route;
 use super::state::{Happened, State};
 use super::view::{Event, LinkView, MemberView, NeighbourView, NexthopView, RouteView};

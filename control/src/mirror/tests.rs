@@ -16,7 +16,8 @@ use super::message::{
     self, AddressMsg, BLACKHOLE, DEAD, Hop, LinkMsg, Message, NeighbourMsg, NexthopMsg, RouteMsg, Target,
     UNICAST,
 };
-use super::program::{Found, Program, want};
+use super::plan::{Found, plan, want};
+use super::program::Program;
 use super::state::{Changes, State};
 use super::wire::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_REPLACE, Packet, Packets};
 
@@ -218,7 +219,7 @@ fn twin(state: &State, program: &Program) -> BTreeMap<(u32, IpPrefix), String> {
         let prefixes: BTreeSet<IpPrefix> = state.rib.prefixes(table).chain(hosts).collect();
         for prefix in prefixes {
             if let Some(key) = want(state, table, prefix) {
-                let plan = super::program::plan(state, key);
+                let plan = plan(state, key);
                 content.insert((table, prefix), format!("{:?}", program.expected(state, &plan)));
             }
         }

@@ -1,0 +1,70 @@
+//! What the mirror is told, why it may fail, and what it counts.
+
+/// What the mirror is to follow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MirrorConfig {
+    /// The routing tables that are looked up, in this order.
+    pub tables: Vec<u32>,
+    /// Bytes of the multicast socket's receive buffer. An overrun costs a dump of the kernel's tables.
+    pub rcvbuf: usize,
+}
+
+impl Default for MirrorConfig {
+    fn default() -> Self {
+        Self {
+            tables: vec![254],
+            rcvbuf: 64 << 20,
+        }
+    }
+}
+
+/// Why the mirror cannot work.
+#[derive(Debug, thiserror::Error)]
+pub enum MirrorError {
+    /// A netlink socket could not be set up or used.
+    #[error("netlink: {what}: {source}")]
+    Socket {
+        /// What was tried.
+        what: &'static str,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+    /// The kernel refused a request.
+    #[error("netlink: the kernel refused {what}: {source}")]
+    Refused {
+        /// What was asked for.
+        what: String,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+    /// The data plane refused a change.
+    #[error("data plane: {0}")]
+    Dataplane(#[from] forwarder::Error),
+}
+
+/// Counters of the mirror.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct MirrorStats {
+    /// Messages applied, dumps included.
+    pub messages: u64,
+    /// Messages that made no sense and were left out; each leads to a resync.
+    pub bad_messages: u64,
+    /// Times that the kernel's state was read anew because it was no longer certain.
+    pub resyncs: u64,
+    /// Prefixes that a resync or verification had to correct.
+    pub corrected: u64,
+    /// Raised with each batch that changed the data plane's tables.
+    pub generation: u64,
+    /// Nanoseconds from reading the last batch of messages to the data plane's tables having it.
+    pub last_batch_ns: u64,
+    /// The longest such time since the mirror was complete.
+    pub max_batch_ns: u64,
+    /// Nanoseconds that the last dump of the kernel's state took, applying included.
+    pub last_dump_ns: u64,
+    /// Routes of the mirrored tables.
+    pub routes: u64,
+    /// Neighbour entries.
+    pub neighbours: u64,
+    /// Neighbour requests of workers that were not taken up because too many hosts were being resolved.
+    pub refused_requests: u64,
+}
