@@ -32,7 +32,7 @@ struct Arguments {
     #[arg(short = '6', long)]
     ipv6: bool,
     /// Who takes part: margay, adaptive, kernel, threaded, testpmd.
-    #[arg(long, value_delimiter = ',', default_value = "margay,adaptive,kernel,threaded,testpmd", value_parser = contender)]
+    #[arg(long, value_delimiter = ',', default_value = "margay,adaptive,kernel,testpmd", value_parser = contender)]
     contenders: Vec<Contender>,
 }
 
