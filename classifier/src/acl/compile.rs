@@ -13,7 +13,7 @@ pub(super) mod short;
 pub(super) mod upper;
 
 use classes::{Classes, Specs};
-use map::{Flat4, Map4, Map6};
+use map::{Flat4, Map4, Map6, Wide4};
 use pairs::{Dense, Leaves, Reduced, Rows};
 use upper::{Signature, Upper};
 
@@ -138,10 +138,7 @@ pub(super) fn compile(list: &List, family: Family, limit: usize) -> Result<Optio
     };
     let decided = decide(&mut dense, &leaves, &upper);
     let map = |classes: &Classes| match family {
-        Family::V4 => match Flat4::build(&classes.intervals) {
-            Some(flat) => AddressMap::Flat(flat),
-            None => AddressMap::V4(Map4::build(&classes.intervals)),
-        },
+        Family::V4 => v4_map(classes),
         Family::V6 => AddressMap::V6(Map6::build(&classes.intervals)),
     };
     let engine = Engine {
@@ -163,6 +160,17 @@ pub(super) fn compile(list: &List, family: Family, limit: usize) -> Result<Optio
         return Err(TooLarge(bytes));
     }
     Ok(Some(Tables::Full(Box::new(engine))))
+}
+
+/// The fastest map that is not too large.
+fn v4_map(classes: &Classes) -> AddressMap {
+    if let Some(flat) = Flat4::build(&classes.intervals) {
+        return AddressMap::Flat(flat);
+    }
+    match Wide4::build(&classes.intervals, classes.len()) {
+        Some(wide) => AddressMap::Wide(wide),
+        None => AddressMap::V4(Map4::build(&classes.intervals)),
+    }
 }
 
 /// Bytes that the leaves of the dense table may take when they are written out: what a second-level cache spares.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::compile::map::{Flat4, Map4, Map6};
+use super::compile::map::{Flat4, Map4, Map6, Wide4};
 use super::compile::short::Short;
 use super::compile::upper::Upper;
 use super::compile::{self, TooLarge};
@@ -44,6 +44,7 @@ pub(super) const LEAF_RULES: usize = 10;
 #[derive(Debug)]
 pub(super) enum AddressMap {
     Flat(Flat4),
+    Wide(Wide4),
     V4(Map4),
     V6(Map6),
 }
@@ -52,6 +53,7 @@ impl AddressMap {
     pub(super) fn bytes(&self) -> usize {
         match self {
             AddressMap::Flat(map) => map.bytes(),
+            AddressMap::Wide(map) => map.bytes(),
             AddressMap::V4(map) => map.bytes(),
             AddressMap::V6(map) => map.bytes(),
         }

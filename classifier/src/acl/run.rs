@@ -281,6 +281,19 @@ unsafe fn addresses<O: Ops>(
                     );
                 }
             }
+            AddressMap::Wide(map) => {
+                for i in 0..n {
+                    let addr = of(i) as u32;
+                    let entry = u32::from(*at(&map.root, (addr >> 8) as usize));
+                    // All bits set when the /24 is cut; cell 0 stands in for a /24 that is not.
+                    let cut = (entry >> 15).wrapping_neg();
+                    let cell = u32::from(*at(
+                        &map.cells,
+                        (((entry & 0x7fff) << 8 | addr & 0xff) & cut) as usize,
+                    ));
+                    set(class, i, entry & !cut | cell & cut);
+                }
+            }
             AddressMap::V4(map) => {
                 for i in 0..n {
                     set(class, i, v4::<O>(map, of(i) as u32));

@@ -105,7 +105,73 @@ impl Flat4 {
     }
 }
 
-/// IPv4 address to class, where a [`Flat4`] would be too large.
+/// IPv4 address to class in one or two loads, for large sets: a table of the upper 24 bits.
+///
+/// An entry is a class, or `0x8000` | the number of a table of 256 cells for the last byte. The 32 MiB are zero pages
+/// where nothing was written, and class 0 is that of address 0, which is nearly always "in no set".
+#[derive(Debug)]
+pub(in crate::acl) struct Wide4 {
+    pub(in crate::acl) root: Vec<u16>,
+    pub(in crate::acl) cells: Vec<u16>,
+}
+
+impl Wide4 {
+    /// `None` when there are more classes, or more /24s cut, than an entry can tell.
+    pub(super) fn build(intervals: &[(u128, u32)], classes: usize) -> Option<Wide4> {
+        if classes > 0x8000 {
+            return None;
+        }
+        let mut map = Wide4 {
+            root: vec![0; 1 << 24],
+            cells: vec![0; 256],
+        };
+        // The /24 that is being cut: its number and its first cell.
+        let mut cut: Option<(u32, usize)> = None;
+        for (i, &(first, class)) in intervals.iter().enumerate() {
+            let first = first as u32;
+            let last = intervals.get(i + 1).map_or(u32::MAX, |next| next.0 as u32 - 1);
+            let (from, to) = (first >> 8, last >> 8);
+            // Whole /24s, the cut ones at both ends left out.
+            let whole = from + u32::from(first & 0xff != 0)..to + u32::from(last & 0xff == 0xff);
+            if class != 0 && whole.start < whole.end {
+                map.root[whole.start as usize..whole.end as usize].fill(class as u16);
+            }
+            let mut part = |block: u32, lo: u32, hi: u32| {
+                let base = match cut {
+                    Some((number, base)) if number == block => base,
+                    _ => {
+                        let base = map.cells.len();
+                        map.cells.resize(base + 256, 0);
+                        map.root[block as usize] = 0x8000 | (base / 256) as u16;
+                        cut = Some((block, base));
+                        base
+                    }
+                };
+                map.cells[base + lo as usize..=base + hi as usize].fill(class as u16);
+            };
+            if from == to && (first & 0xff != 0 || last & 0xff != 0xff) {
+                part(from, first & 0xff, last & 0xff);
+            } else if from != to {
+                if first & 0xff != 0 {
+                    part(from, first & 0xff, 0xff);
+                }
+                if last & 0xff != 0xff {
+                    part(to, 0, last & 0xff);
+                }
+            }
+            if map.cells.len() > 0x8000 * 256 {
+                return None;
+            }
+        }
+        Some(map)
+    }
+
+    pub(in crate::acl) fn bytes(&self) -> usize {
+        (self.root.len() + self.cells.len()) * 2
+    }
+}
+
+/// IPv4 address to class, where the other two forms would be too large.
 #[derive(Debug, Default)]
 pub(in crate::acl) struct Map4 {
     /// By the upper 16 bits: class, `CHUNK` or `NODE`.
@@ -369,4 +435,60 @@ fn tree64(nodes: &mut Vec<Node64>, runs: &[(u64, u32)]) -> (u32, u32) {
         levels += 1;
     }
     (level[0].1, levels)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn class(iv: &[(u128, u32)], addr: u128) -> u32 {
+        iv[iv.partition_point(|i| i.0 <= addr) - 1].1
+    }
+
+    /// All forms of an IPv4 map hold the same classes, whatever of them the compiler would choose.
+    #[test]
+    fn ipv4_maps_agree_with_the_intervals() {
+        let mut seed = 1u64;
+        let mut draw = || {
+            seed = seed
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            (seed >> 32) as u32
+        };
+        for count in [1, 2, 9, 70, 5000] {
+            let mut starts: Vec<u32> = (1..count)
+                .map(|_| draw() & [u32::MAX, 0xffff_ff00, 0x3ff, 0xffff][draw() as usize % 4])
+                .collect();
+            starts.push(0);
+            starts.sort_unstable();
+            starts.dedup();
+            let mut iv: Vec<(u128, u32)> = starts.iter().map(|&s| (s.into(), draw() % 300)).collect();
+            iv.dedup_by_key(|i| i.1);
+            let flat = Flat4::build(&iv).expect("small");
+            let wide = Wide4::build(&iv, 300).expect("few classes");
+            for &(start, _) in &iv {
+                for addr in [
+                    start,
+                    start.wrapping_sub(1) & 0xffff_ffff,
+                    start | 0xff,
+                    (start | 0xff) + 1,
+                    start ^ 0x100,
+                ] {
+                    let a = addr.min(u32::MAX.into()) as u32;
+                    let expected = class(&iv, a.into());
+                    let step = |e: u32, byte: u32| flat.cells[((e >> 8) + (byte & e & 0xff)) as usize];
+                    assert_eq!(
+                        step(step(flat.root[(a >> 16) as usize], a >> 8 & 0xff), a & 0xff),
+                        expected
+                    );
+                    let entry = wide.root[(a >> 8) as usize];
+                    let found = match entry & 0x8000 {
+                        0 => entry,
+                        _ => wide.cells[usize::from(entry & 0x7fff) << 8 | (a & 0xff) as usize],
+                    };
+                    assert_eq!(u32::from(found), expected);
+                }
+            }
+        }
+    }
 }
