@@ -366,9 +366,9 @@ fn chart(rows: &[Row]) -> String {
 }
 
 fn gunzip(path: &Path) -> Result<String> {
-    let file = std::fs::File::open(path).context(&path.display().to_string())?;
+    let file = std::fs::File::open(path).context(path.display())?;
     let mut text = String::new();
     std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(file), &mut text)
-        .context(&path.display().to_string())?;
+        .context(path.display())?;
     Ok(text)
 }
