@@ -333,6 +333,12 @@ pub fn read_route(body: &[u8]) -> Result<Option<RouteMsg>, Malformed> {
         None if single.index != 0 || single.via.is_some() => target.hops.push(single),
         None => {}
     }
+    // The kernel sets the hop limit and the MTU of a router advertisement on its default route after it has announced the
+    // route, and announces neither (ndisc_router_discovery in net/ipv6/ndisc.c): a later dump shows what no message
+    // did. The device's MTU is what counts for such a route.
+    if body[5] == PROTO_RA {
+        (target.mtu, target.extras) = (0, 0);
+    }
     // An IPv6 blackhole names the loopback device: nothing goes there.
     if matches!(target.kind, BLACKHOLE | UNREACHABLE | PROHIBIT | THROW) {
         target.hops.clear();
