@@ -22,6 +22,7 @@ use crate::port::queue::Queue;
 use crate::port::{Port, device};
 use crate::settings::{Direction, MAX_PORTS, PortAttrs, PortId, PortSpec, Settings};
 use crate::steer::Steer;
+use crate::steer::beats::MAX_WORKERS;
 use crate::tables::{NeighbourRequest, Shared};
 use crate::umem::Umem;
 use crate::worker::fabric::{Command, Fabric};
@@ -120,6 +121,7 @@ impl Dataplane {
                 free: frames.split_off(keep),
                 shared: dataplane.shared.clone(),
                 fabric: dataplane.fabric.clone(),
+                beat: dataplane.steer.beats().of(number),
             })?);
         }
         Ok(dataplane)
@@ -170,7 +172,11 @@ impl Dataplane {
         };
         self.give_to_workers(&port, opened.queues);
         let fds = port.sockets.iter().enumerate();
-        let mapped = fds.map(|(queue, socket)| self.steer.set_socket(id, queue as u32, socket.fd()));
+        let mapped = fds.map(|(queue, socket)| {
+            let stall = self.settings.stall_after;
+            self.steer.watch(id, queue as u32, port.owners[queue], stall)?;
+            self.steer.set_socket(id, queue as u32, socket.fd())
+        });
         let mapped: std::io::Result<()> = mapped.collect();
         self.ports.insert(id, port);
         if let Err(source) = mapped {
@@ -344,6 +350,13 @@ fn check(settings: &Settings) -> Result<(), Error> {
     let cores = &settings.cores;
     if cores.is_empty() {
         return wrong("runtime.workers", "[]".to_owned(), "name at least one core");
+    }
+    if cores.len() > MAX_WORKERS {
+        return wrong(
+            "runtime.workers",
+            format!("{} cores", cores.len()),
+            &format!("there may be {MAX_WORKERS} workers"),
+        );
     }
     if let Some(core) = cores
         .iter()

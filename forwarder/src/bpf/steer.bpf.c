@@ -22,6 +22,7 @@
 // As settings::MAX_PORTS and settings::MAX_QUEUES; a test compares them.
 #define MAX_PORTS 1024
 #define MAX_QUEUES 64
+#define MAX_WORKERS 256
 // No memory is taken for entries that are not there.
 #define MAX_LOCAL 262144
 
@@ -38,6 +39,20 @@ struct port {
 struct tally {
 	__u64 packets;
 	__u64 bytes;
+};
+
+// How often a worker went through its rounds; the worker writes it through its own mapping of the map.
+struct beat {
+	__u64 rounds;
+	__u64 unused[7];
+};
+
+// What is known of the worker of a queue: its rounds when a frame last came, and since when frames come without any.
+struct watch {
+	__u64 rounds;
+	__u64 since;
+	__u32 worker;
+	__u32 limit_ms; // 0: not watched
 };
 
 enum outcome { PUNTED, REDIRECTED, PROTECTED, CLOSED, OUTCOMES };
@@ -69,6 +84,21 @@ struct {
 	__type(key, __u32);
 	__type(value, __u32);
 } xsks SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, MAX_WORKERS);
+	__type(key, __u32);
+	__type(value, struct beat);
+} beats SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MAX_PORTS *MAX_QUEUES);
+	__type(key, __u32);
+	__type(value, struct watch);
+} watches SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -255,6 +285,39 @@ static __always_inline enum owner owner_of(struct xdp_md *ctx, const struct port
 	return owner;
 }
 
+// Whether the worker of a queue has been given frames for longer than it may take and has done nothing. A sleeping
+// worker that is woken by a frame makes a round; only one that does not run makes none. A queue's frames come one after
+// another, so that nobody else writes its entry. The clock is read only for frames that come within one round.
+static __always_inline int stalled(__u32 key)
+{
+	struct watch *watch = bpf_map_lookup_elem(&watches, &key);
+
+	if (!watch || !watch->limit_ms)
+		return 0;
+
+	__u32 worker = watch->worker;
+	const volatile struct beat *beat = bpf_map_lookup_elem(&beats, &worker);
+
+	if (!beat)
+		return 0;
+
+	__u64 rounds = beat->rounds;
+
+	if (rounds != watch->rounds) {
+		watch->rounds = rounds;
+		watch->since = 0;
+		return 0;
+	}
+
+	__u64 now = bpf_ktime_get_coarse_ns();
+
+	if (!watch->since) {
+		watch->since = now;
+		return 0;
+	}
+	return now - watch->since > watch->limit_ms * 1000000ULL;
+}
+
 // With fragments: a veth whose peer has a large MTU takes no program without them. A frame that does not fit one
 // UMEM chunk is dropped, and counted, where the kernel copies it to the socket.
 SEC("xdp.frags")
@@ -275,11 +338,11 @@ int steer(struct xdp_md *ctx)
 		break;
 	}
 
-	// Where there is no socket: a closed port must not let the kernel forward what no access list has passed.
+	// Where there is no socket, or none that is served: a closed port must not let the kernel forward what no access list has passed.
 	int otherwise = port->flags & PORT_CLOSED ? XDP_DROP : XDP_PASS;
 	int action = otherwise;
 
-	if (queue < MAX_QUEUES && queue < port->queues)
+	if (queue < MAX_QUEUES && queue < port->queues && !stalled(port->slot * MAX_QUEUES + queue))
 		action = bpf_redirect_map(&xsks, port->slot * MAX_QUEUES + queue, otherwise);
 	if (action == XDP_REDIRECT)
 		return count(ctx, port, REDIRECTED, action);

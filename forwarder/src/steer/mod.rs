@@ -1,16 +1,19 @@
 //! The steering program in the kernel: loading it, attaching it, and the maps through which it is told what to do.
 
+pub(crate) mod beats;
 pub(crate) mod link;
 
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::time::Duration;
 
 use classifier::lpm::IpPrefix;
 use libbpf_rs::{ErrorExt, ErrorKind, MapCore, MapFlags, MapHandle, Object, ObjectBuilder};
 
 use crate::error::Error;
 use crate::settings::{MAX_QUEUES, MacAddr, PortId};
+use crate::steer::beats::Beats;
 
 /// libelf reads 64-bit fields in place.
 #[repr(align(8))]
@@ -69,6 +72,8 @@ pub(crate) struct Steer {
     object: Object,
     ports: MapHandle,
     xsks: MapHandle,
+    watches: MapHandle,
+    beats: Beats,
     counters: MapHandle,
     local4: MapHandle,
     local6: MapHandle,
@@ -132,13 +137,21 @@ impl Steer {
                 map("counters")?,
                 map("local4")?,
                 map("local6")?,
+                map("watches")?,
+                map("beats")?,
             ])
         };
-        let [ports, xsks, counters, local4, local6] = maps().map_err(failed)?;
+        let [ports, xsks, counters, local4, local6, watches, beats] = maps().map_err(failed)?;
+        let beats = Beats::map(beats.as_fd()).map_err(|source| Error::Kernel {
+            what: "mapping the workers' heartbeats".to_owned(),
+            source,
+        })?;
         Ok(Self {
             object,
             ports,
             xsks,
+            watches,
+            beats,
             counters,
             local4,
             local6,
@@ -174,6 +187,23 @@ impl Steer {
     /// Forgets a device: its frames are the kernel's, not counted.
     pub(crate) fn remove_port(&self, ifindex: u32) -> io::Result<()> {
         ignore_missing(self.ports.delete(&ifindex.to_ne_bytes()))
+    }
+
+    /// The workers' heartbeats.
+    pub(crate) fn beats(&self) -> &Beats {
+        &self.beats
+    }
+
+    /// Has the program watch the worker of one queue: once that has not moved for longer than `limit` although frames
+    /// came, they are treated as if there were no socket.
+    pub(crate) fn watch(&self, port: PortId, queue: u32, worker: u16, limit: Duration) -> io::Result<()> {
+        let limit = u32::try_from(limit.as_millis()).unwrap_or(u32::MAX).max(1);
+        let mut value = vec![0; 16];
+        value.extend(u32::from(worker).to_ne_bytes());
+        value.extend(limit.to_ne_bytes());
+        self.watches
+            .update(&socket_key(port, queue), &value, MapFlags::ANY)
+            .map_err(|e| io_error(&e))
     }
 
     /// Gives the frames of one queue to a socket.
@@ -287,6 +317,7 @@ mod tests {
         for (name, value) in [
             ("MAX_PORTS", MAX_PORTS),
             ("MAX_QUEUES", MAX_QUEUES),
+            ("MAX_WORKERS", beats::MAX_WORKERS),
             ("MAX_LOCAL", MAX_LOCAL as usize),
         ] {
             assert!(

@@ -22,6 +22,7 @@ use crate::error::Error;
 use crate::frame::Frame;
 use crate::path::{Path, PathConfig};
 use crate::settings::Profile;
+use crate::steer::beats::Beat;
 use crate::tables::Shared;
 use crate::umem::Umem;
 use crate::worker::fabric::Fabric;
@@ -50,6 +51,8 @@ pub(crate) struct Plan {
     pub(crate) free: Vec<Frame>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) fabric: Arc<Fabric>,
+    /// What tells the steering program that the worker runs.
+    pub(crate) beat: Beat,
 }
 
 /// A worker's thread. It gives its frames back when it ends.
@@ -128,6 +131,7 @@ fn run(plan: Plan, sleep: &Sleep) -> Vec<Frame> {
         free,
         shared,
         fabric,
+        beat,
         ..
     } = plan;
     let mut reader: Reader = shared.domain().register();
@@ -148,6 +152,7 @@ fn run(plan: Plan, sleep: &Sleep) -> Vec<Frame> {
         if rounds.is_over() {
             break;
         }
+        beat.beat();
         let worked = rounds.round(&reader.online(), now);
         reader.quiescent();
 
