@@ -12,6 +12,7 @@ pub mod command;
 pub mod figures;
 pub mod generator;
 pub mod lab;
+pub mod lpm;
 pub mod report;
 pub mod router;
 pub mod sink;

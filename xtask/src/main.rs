@@ -7,11 +7,13 @@
 //! cargo xtask figures                measure what the labs do not assert: route to first packet, wake-up after idling
 //! cargo xtask bench acl              access lists next to DPDK's rte_acl
 //! cargo xtask bench forward          64-byte frames a second next to the kernel and DPDK's testpmd
+//! cargo xtask bench lpm              route look-ups next to DPDK's rte_fib, rte_lpm and rte_fib6
 //! ```
 //! Each installs first what is missing, and says so. Standard library only: this must build where nothing else is there yet.
 
 mod bench_acl;
 mod bench_forward;
+mod bench_lpm;
 mod demo;
 mod run;
 mod setup;
@@ -27,7 +29,8 @@ usage: cargo xtask COMMAND
   setup                  install what the other commands need, and nothing else
   figures [OPTIONS]      measure latencies and the full table in a lab and print them
   bench acl [OPTIONS]    access lists next to DPDK's rte_acl: a table, and a chart under docs/
-  bench forward [OPTIONS]  64-byte frames a second next to the kernel and DPDK's testpmd";
+  bench forward [OPTIONS]  64-byte frames a second next to the kernel and DPDK's testpmd
+  bench lpm [--rounds N]   route look-ups next to DPDK's; writes docs/lpm.svg";
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         ["setup"] => setup::install(&[setup::BUILD, setup::NETWORK, setup::DEMO, setup::LABS]),
         ["figures", ref options @ ..] => bench_forward::figures(options),
         ["bench", "acl", ref options @ ..] => bench_acl::acl(options),
+        ["bench", "lpm", ref options @ ..] => bench_lpm::lpm(options),
         ["bench", "forward", ref options @ ..] => bench_forward::forward(options),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");

@@ -51,6 +51,9 @@ pub const LABS: &[Need] = &[
     Need("busybox", Program("busybox")),
 ];
 
+/// What the look-up benchmarks link their peers with.
+pub const LOOKUP_PEERS: &[Need] = &[Need("libdpdk-dev", File("/usr/include/dpdk/rte_fib.h"))];
+
 /// What only the benchmarks next to other routers use.
 pub const PEERS: &[Need] = &[
     Need("dpdk-dev", Program("dpdk-testpmd")),
