@@ -1,8 +1,10 @@
 //! Rules to an engine for one family.
 
+use std::sync::Arc;
+
 use hashbrown::HashMap;
 
-use super::image::{AddressMap, Engine, Line, Tables};
+use super::image::{AddressMap, Engine, Line, Rest, Tables};
 use super::model::{List, Rule};
 use crate::packet::Family;
 
@@ -39,6 +41,24 @@ struct Input {
     signatures: Vec<Signature>,
     src: Classes,
     dst: Classes,
+}
+
+/// What an engine was compiled from.
+#[derive(Debug)]
+pub(super) struct Source {
+    rules: Vec<Reduced>,
+    signatures: Vec<Signature>,
+    src: Classes,
+    dst: Classes,
+}
+
+impl Source {
+    pub(super) fn bytes(&self) -> usize {
+        self.rules.len() * size_of::<Reduced>()
+            + self.signatures.len() * size_of::<Signature>()
+            + self.src.bytes()
+            + self.dst.bytes()
+    }
 }
 
 fn pack(rule: usize, action: super::Action) -> u32 {
@@ -105,9 +125,9 @@ pub(super) fn compile(list: &List, family: Family, limit: usize) -> Result<Optio
     let mut leaves = Leaves::new(input.signatures.len() as u32, covers);
     let (mut near_src, mut near_dst, mut wide) = (Vec::new(), Vec::new(), Vec::new());
     if (input.src.len() * input.dst.len()) as u64 <= DENSE_CELLS {
-        wide = input.rules;
+        wide.clone_from(&input.rules);
     } else {
-        for r in input.rules {
+        for &r in &input.rules {
             if input.src.width(r.src) <= NEAR_CLASSES {
                 near_src.push(r);
             } else if input.dst.width(r.dst) <= NEAR_CLASSES {
@@ -137,13 +157,7 @@ pub(super) fn compile(list: &List, family: Family, limit: usize) -> Result<Optio
         pairs::dense(&wide, &input.src, &input.dst, &mut leaves, limit)?
     };
     let decided = decide(&mut dense, &leaves, &upper);
-    let map = |classes: &Classes| match family {
-        Family::V4 => v4_map(classes),
-        Family::V6 => AddressMap::V6(Map6::build(&classes.intervals)),
-    };
-    let engine = Engine {
-        src: map(&input.src),
-        dst: map(&input.dst),
+    let rest = Rest {
         upper,
         src_rows: src_rows.root,
         dst_rows: dst_rows.root,
@@ -155,6 +169,17 @@ pub(super) fn compile(list: &List, family: Family, limit: usize) -> Result<Optio
         leaves: leaves.lines,
         default,
     };
+    let engine = Engine {
+        src: map(&input.src.intervals, input.src.len(), family),
+        dst: map(&input.dst.intervals, input.dst.len(), family),
+        rest: Arc::new(rest),
+        source: Arc::new(Source {
+            rules: input.rules,
+            signatures: input.signatures,
+            src: input.src.without_intervals(),
+            dst: input.dst.without_intervals(),
+        }),
+    };
     let bytes = engine.bytes();
     if bytes > limit {
         return Err(TooLarge(bytes));
@@ -162,14 +187,44 @@ pub(super) fn compile(list: &List, family: Family, limit: usize) -> Result<Optio
     Ok(Some(Tables::Full(Box::new(engine))))
 }
 
+/// The engine for a list in which only the members of sets have changed; `None` when more has, or when addresses now
+/// meet conditions together that they did not before.
+pub(super) fn with_members(engine: &Engine, list: &List, family: Family) -> Option<Engine> {
+    let input = reduce(list, family);
+    let source = &engine.source;
+    let default = u32::MAX << 2 | list.default as u32;
+    if input.rules != source.rules || input.signatures != source.signatures || default != engine.rest.default
+    {
+        return None;
+    }
+    let renew = |new: &Classes, old: &Classes| {
+        let classes = old.by_conditions();
+        let intervals: Option<Vec<(u128, u32)>> = new
+            .intervals
+            .iter()
+            .map(|&(at, c)| Some((at, *classes.get(new.active(c as usize))?)))
+            .collect();
+        Some(map(&intervals?, old.len(), family))
+    };
+    Some(Engine {
+        src: renew(&input.src, &source.src)?,
+        dst: renew(&input.dst, &source.dst)?,
+        rest: engine.rest.clone(),
+        source: source.clone(),
+    })
+}
+
 /// The fastest map that is not too large.
-fn v4_map(classes: &Classes) -> AddressMap {
-    if let Some(flat) = Flat4::build(&classes.intervals) {
+fn map(intervals: &[(u128, u32)], classes: usize, family: Family) -> AddressMap {
+    if family == Family::V6 {
+        return AddressMap::V6(Map6::build(intervals));
+    }
+    if let Some(flat) = Flat4::build(intervals) {
         return AddressMap::Flat(flat);
     }
-    match Wide4::build(&classes.intervals, classes.len()) {
+    match Wide4::build(intervals, classes) {
         Some(wide) => AddressMap::Wide(wide),
-        None => AddressMap::V4(Map4::build(&classes.intervals)),
+        None => AddressMap::V4(Map4::build(intervals)),
     }
 }
 

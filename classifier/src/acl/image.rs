@@ -60,12 +60,21 @@ impl AddressMap {
     }
 }
 
-/// The tables for packets of one family. Every index that one table holds is valid in the next: the compiler builds
-/// them together and nothing changes them.
+/// The tables for packets of one family.
 #[derive(Debug)]
 pub(super) struct Engine {
     pub(super) src: AddressMap,
     pub(super) dst: AddressMap,
+    /// What does not change when only the members of sets do.
+    pub(super) rest: Arc<Rest>,
+    /// What the tables were compiled from; to tell whether they still fit.
+    pub(super) source: Arc<compile::Source>,
+}
+
+/// The tables behind the address maps. Every index that one table holds is valid in the next: the compiler builds
+/// them together and nothing changes them.
+#[derive(Debug)]
+pub(super) struct Rest {
     pub(super) upper: Upper,
     /// By source class: leaf or node over destination classes; empty when no rule stands there.
     pub(super) src_rows: Vec<u32>,
@@ -88,12 +97,13 @@ pub(super) struct Engine {
 
 impl Engine {
     pub(super) fn bytes(&self) -> usize {
+        let rest = &self.rest;
+        let rows = rest.src_rows.len() + rest.dst_rows.len() + rest.dense_src.len() + rest.dense_dst.len();
         self.src.bytes()
             + self.dst.bytes()
-            + self.upper.bytes()
-            + (self.src_rows.len() + self.dst_rows.len() + self.dense_src.len() + self.dense_dst.len()) * 4
-            + (self.cells.len() + self.decided.len()) * 4
-            + (self.nodes.len() + self.leaves.len()) * 64
+            + rest.upper.bytes()
+            + (rows + rest.cells.len() + rest.decided.len()) * 4
+            + (rest.nodes.len() + rest.leaves.len()) * 64
     }
 }
 
@@ -220,6 +230,43 @@ impl Image {
         })
     }
 
+    /// Compiles a changed list, with the tables of this image where only the members of its sets have changed: then
+    /// just the maps from address to class are built anew.
+    ///
+    /// # Errors
+    /// As [`Image::compile`].
+    pub fn recompile(&self, list: &List, limits: &Limits) -> Result<Image, CompileError> {
+        let renew = |tables: &Option<Tables>, family| match tables {
+            Some(Tables::Full(engine)) => {
+                compile::with_members(engine, list, family).map(|e| Some(Tables::Full(Box::new(e))))
+            }
+            // Short lists and families without rules take microseconds.
+            _ => compile::compile(list, family, limits.memory).ok(),
+        };
+        let (Some(v4), Some(v6)) = (renew(&self.v4, Family::V4), renew(&self.v6, Family::V6)) else {
+            return Image::compile(list, limits);
+        };
+        let image = Image {
+            list: Arc::new(list.clone()),
+            v4,
+            v6,
+            way: self.way,
+        };
+        if image.image_bytes() > limits.memory {
+            return Image::compile(list, limits);
+        }
+        Ok(image)
+    }
+
+    /// Whether two images share all tables but the address maps.
+    #[cfg(test)]
+    pub(super) fn shares(&self, other: &Image) -> bool {
+        match (&self.v4, &other.v4) {
+            (Some(Tables::Full(a)), Some(Tables::Full(b))) => Arc::ptr_eq(&a.rest, &b.rest),
+            _ => false,
+        }
+    }
+
     /// The same image with look-ups by another way; `None` when the CPU lacks it.
     pub fn with_way(self, way: Way) -> Option<Image> {
         Way::available().contains(&way).then_some(Image { way, ..self })
@@ -302,6 +349,10 @@ impl Image {
 
     /// All bytes that the image holds, its copy of the rules included.
     pub fn bytes(&self) -> usize {
-        self.image_bytes() + compile::model_bytes(&self.list.rules)
+        let source = |tables: &Option<Tables>| match tables {
+            Some(Tables::Full(engine)) => engine.source.bytes(),
+            _ => 0,
+        };
+        self.image_bytes() + compile::model_bytes(&self.list.rules) + source(&self.v4) + source(&self.v6)
     }
 }

@@ -8,7 +8,7 @@
 #![allow(unsafe_code)]
 
 use super::compile::map::{CHUNK, LOW, Map4, Map6, NODE, bucket};
-use super::image::{AddressMap, Engine, LEAF_RULES, Line, Node64, Tables, Way};
+use super::image::{AddressMap, Engine, LEAF_RULES, Line, Node64, Rest, Tables, Way};
 use super::model::{Action, Match};
 use super::{BURST, compile::upper::Upper};
 use crate::packet::{Fragment, Headers};
@@ -183,6 +183,7 @@ unsafe fn judge<O: Ops>(
     pick: impl Fn(usize) -> usize,
     out: &mut [Match],
 ) {
+    let (maps, e) = (e, &*e.rest);
     let mut class = [0u32; BURST];
     let mut src = [0u32; BURST];
     let mut dst = [0u32; BURST];
@@ -193,8 +194,8 @@ unsafe fn judge<O: Ops>(
         for i in 0..n {
             set(&mut class, i, upper_class(&e.upper, at(packets, pick(i))));
         }
-        addresses::<O>(&e.src, n, &mut src, |i| at(packets, pick(i)).src);
-        addresses::<O>(&e.dst, n, &mut dst, |i| at(packets, pick(i)).dst);
+        addresses::<O>(&maps.src, n, &mut src, |i| at(packets, pick(i)).src);
+        addresses::<O>(&maps.dst, n, &mut dst, |i| at(packets, pick(i)).dst);
         if !e.src_rows.is_empty() {
             rows::<O>(e, &e.src_rows, &src, &dst, &class, n, &mut best);
         }
@@ -391,7 +392,7 @@ unsafe fn node64<O: Ops>(nodes: &[Node64], entry: u32, key: u64) -> u32 {
 /// As for [`steps`].
 #[inline(always)]
 unsafe fn rows<O: Ops>(
-    e: &Engine,
+    e: &Rest,
     root: &[u32],
     near: &[u32; BURST],
     far: &[u32; BURST],
@@ -432,7 +433,7 @@ unsafe fn rows<O: Ops>(
 /// As for [`steps`].
 #[inline(always)]
 unsafe fn leaves<O: Ops>(
-    e: &Engine,
+    e: &Rest,
     leaf: &[u32; BURST],
     class: &[u32; BURST],
     n: usize,

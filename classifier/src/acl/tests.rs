@@ -321,3 +321,51 @@ fn the_memory_limit_names_the_list() {
     let error = Image::compile(&list, &Limits { memory: 100 << 10 }).expect_err("too small");
     assert!(error.to_string().contains("\"random\""), "{error}");
 }
+
+#[test]
+fn changed_members_keep_the_tables() {
+    let mut list = list(&mut Rng(11), 200, false);
+    let set = |n: u32| {
+        let member = |i: u32| IpPrefix::V4(Prefix::covering(0x1400_0000 + i * 512, 24));
+        Arc::new(Set {
+            name: "changing".into(),
+            members: (0..n).map(member).collect(),
+        })
+    };
+    let mut rule = Rule::any(Action::Allow, origin());
+    rule.src.sets = vec![set(50)];
+    list.rules.insert(0, rule);
+    let image = Image::compile(&list, &Limits::default()).expect("fits");
+
+    list.rules[0].src.sets = vec![set(60)];
+    let changed = image.recompile(&list, &Limits::default()).expect("fits");
+    assert!(changed.shares(&image), "nothing but members has changed");
+    let inside = |i: u32| Headers {
+        family: Family::V4,
+        src: u128::from(0x1400_0000 + i * 512),
+        ..packets(1, &list, 1)[0]
+    };
+    assert_eq!(
+        (
+            image.classify(&inside(55)).rule == 0,
+            changed.classify(&inside(55)).rule
+        ),
+        (false, 0)
+    );
+    for p in packets(5, &list, 500) {
+        assert_eq!(changed.classify(&p), linear::classify(&list, &p));
+    }
+
+    // Another rule is another list; so is a set that now meets conditions it did not meet before.
+    let mut other = list.clone();
+    other.rules[3].action = if other.rules[3].action == Action::Deny {
+        Action::Allow
+    } else {
+        Action::Deny
+    };
+    let compiled = changed.recompile(&other, &Limits::default()).expect("fits");
+    assert!(!compiled.shares(&image));
+    for p in packets(6, &other, 500) {
+        assert_eq!(compiled.classify(&p), linear::classify(&other, &p));
+    }
+}

@@ -36,7 +36,12 @@ pub(super) fn read(dir: &Path, old: &Images) -> Result<Read, Vec<Diagnostic>> {
             images.insert(name, same.clone());
             continue;
         }
-        match Image::compile(&list, &Limits::default()) {
+        // Where only the members of sets have changed, most tables of the old image serve on.
+        let compiled = match old.get(&name) {
+            Some(old) => old.image.recompile(&list, &Limits::default()),
+            None => Image::compile(&list, &Limits::default()),
+        };
+        match compiled {
             Ok(image) => {
                 let image = Arc::new(image);
                 images.insert(name, Compiled { list, image });

@@ -216,6 +216,7 @@ impl Sweep {
 }
 
 /// The classes of one side.
+#[derive(Debug)]
 pub(super) struct Classes {
     /// First address and class, in order, from address 0 on; neighbours differ.
     pub(super) intervals: Vec<(u128, u32)>,
@@ -234,6 +235,27 @@ impl Classes {
     /// Conditions that hold in a class.
     pub(super) fn active(&self, class: usize) -> &[Spec] {
         &self.active[self.active_start[class] as usize..self.active_start[class + 1] as usize]
+    }
+
+    /// Conditions of all classes: the class of each.
+    pub(super) fn by_conditions(&self) -> HashMap<&[Spec], u32> {
+        (0..self.len())
+            .map(|class| (self.active(class), class as u32))
+            .collect()
+    }
+
+    /// Forgets what only the compiler needs.
+    pub(super) fn without_intervals(self) -> Classes {
+        Classes {
+            intervals: Vec::new(),
+            runs: Vec::new(),
+            ..self
+        }
+    }
+
+    /// Bytes of the conditions.
+    pub(super) fn bytes(&self) -> usize {
+        (self.active.len() + self.active_start.len()) * 4
     }
 
     /// Number of classes at which a condition holds.

@@ -12,7 +12,7 @@ use super::map::tree;
 use crate::acl::image::{LEAF_RULES, Line};
 
 /// A rule of one family, reduced to numbers.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Reduced {
     /// Number of the rule << 2 | action: the smaller one wins.
     pub(super) packed: u32,
