@@ -294,27 +294,43 @@ impl Net {
             }
         };
         let margay = run::binaries().join("margay");
-        let (margay, one, two) = (margay.display(), self.socket("host1"), self.socket("host2"));
-        println!(
-            "\nThe network stays up. As root:\n\n  \
-             {a} ping {e}                  # from container A to container E\n  \
-             {a} traceroute -n {e}\n  \
-             {margay} --socket {one} port show     # ask Host 1; it needs no namespace\n  \
-             {margay} --socket {one} route show\n  \
-             {margay} --socket {two} drops         # ask Host 2\n  \
-             {host1} birdc -s {bird} show route   # Host 1's BGP\n  \
-             {host2} ip route                     # Host 2's kernel\n  \
-             ls {directory}                          # configuration files and logs; edit acl.d, then margay acl reload\n  \
-             cargo xtask demo --down                        # and it is gone",
-            a = on("A"),
-            e = v4(5),
-            one = one.display(),
-            two = two.display(),
-            host1 = on("host1"),
-            host2 = on("host2"),
-            bird = self.directory.join("host1/bird.ctl").display(),
-            directory = self.directory.display(),
-        );
+        let ask = |host: &str, words: &str| {
+            format!(
+                "{} --socket {} {words}",
+                margay.display(),
+                self.socket(host).display()
+            )
+        };
+        let bird = self.directory.join("host1/bird.ctl");
+        println!("\nThe network stays up. As root:");
+        for (what, command) in [
+            (
+                "from container A to container E",
+                format!("{} ping {}", on("A"), v4(5)),
+            ),
+            (
+                "the hops between them",
+                format!("{} traceroute -n {}", on("A"), v4(5)),
+            ),
+            (
+                "what Host 1 forwards; the socket is reached from any namespace",
+                ask("host1", "-s port show"),
+            ),
+            ("its routes", ask("host1", "route show")),
+            ("what Host 2 dropped, and why", ask("host2", "drops")),
+            (
+                "Host 1's BGP",
+                format!("{} birdc -s {} show route", on("host1"), bird.display()),
+            ),
+            ("Host 2's kernel", format!("{} ip route", on("host2"))),
+            (
+                "configuration, access lists, logs; margay acl reload takes a change of the lists",
+                format!("ls -R {}", self.directory.display()),
+            ),
+            ("and it is gone", "cargo xtask demo --down".to_owned()),
+        ] {
+            println!("\n  # {what}\n  {command}");
+        }
     }
 }
 
