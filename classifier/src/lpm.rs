@@ -19,16 +19,19 @@
 mod arena;
 mod compressed;
 mod dir24;
+mod image;
 mod leaf;
 mod lookup;
 mod prefix;
 mod rib;
+mod shape;
 mod table;
 pub mod trie;
+mod way;
 
-pub use lookup::Way;
 pub use prefix::{Addr, IpPrefix, LpmError, Prefix};
 pub use table::{Engine, Table, TableReader};
+pub use way::Way;
 
 /// What a prefix maps to: the id of a next-hop group, from 0 to [`MAX_VALUE`].
 pub type Value = u32;

@@ -248,3 +248,68 @@ impl Limbo {
         self.queue.capacity() * size_of::<(u64, u32, u32)>()
     }
 }
+
+/// Every interleaving of a writer that replaces, waits and reuses blocks with a reader that follows references:
+/// `RUSTFLAGS="--cfg loom" cargo test -p classifier --lib loom_`.
+#[cfg(all(test, loom))]
+mod model {
+    use loom::cell::UnsafeCell;
+    use loom::sync::Arc;
+    use loom::sync::atomic::{AtomicU32, Ordering::*};
+
+    use super::*;
+
+    /// Two blocks of a line each: every second update needs one that a reader may still look at.
+    struct Memory {
+        root: AtomicU32,
+        blocks: [UnsafeCell<u32>; 2],
+    }
+
+    // SAFETY: the protocol under test orders the accesses, and loom fails the test when it does not.
+    unsafe impl Sync for Memory {}
+
+    #[test]
+    fn loom_blocks_are_reused_only_after_readers_passed() {
+        loom::model(|| {
+            let domain = Domain::new();
+            let memory = Arc::new(Memory {
+                root: AtomicU32::new(0),
+                blocks: [UnsafeCell::new(0), UnsafeCell::new(0)],
+            });
+            let mut blocks = Blocks::new(0, 2 * LINE_WORDS as usize);
+            let mut limbo = Limbo::default();
+            let mut current = blocks.take(LINE_GRANULES).unwrap();
+            let (mut reader, theirs) = (domain.register(), memory.clone());
+            let worker = loom::thread::spawn(move || {
+                let mut last = 0;
+                for _ in 0..2 {
+                    {
+                        let _online = reader.online();
+                        let place = theirs.root.load(Acquire);
+                        // SAFETY: under test; loom reports a read beside a write.
+                        let seen = theirs.blocks[place as usize].with(|value| unsafe { *value });
+                        assert!(seen >= last, "an older answer after a newer one");
+                        last = seen;
+                    }
+                    reader.quiescent();
+                }
+            });
+            let mut reused = 0;
+            for update in 1..=3u32 {
+                limbo.reclaim(&domain, &mut blocks);
+                let Ok(next) = blocks.take(LINE_GRANULES) else {
+                    continue;
+                };
+                reused += u32::from(update > 1);
+                let place = next / LINE_WORDS;
+                // SAFETY: under test; loom reports a write beside a read.
+                memory.blocks[place as usize].with_mut(|value| unsafe { *value = update });
+                memory.root.store(place, Release);
+                limbo.put(&domain, [(current, LINE_GRANULES)]);
+                current = next;
+            }
+            worker.join().unwrap();
+            assert!(reused <= 2);
+        });
+    }
+}

@@ -13,9 +13,10 @@ use std::sync::atomic::{
 };
 
 use super::arena::{Arena, Blocks, Limbo};
-use super::lookup::{Lookup, Way};
+use super::lookup::Lookup;
 use super::rib::{Rib, Run};
 use super::table::Backend;
+use super::way::Way;
 use super::{BURST, LpmError, NO_ROUTE, Prefix, Value};
 use crate::qsbr::{Domain, Online, Published};
 

@@ -15,89 +15,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Acquire};
 
 use super::arena::Arena;
-use super::compressed::Shape;
 use super::leaf::{Child, Entry};
+use super::shape::Shape;
+use super::way::Way;
 use super::{BURST, Value};
 use crate::qsbr::{Online, Published};
-
-/// Which instructions a burst uses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
-    /// Plain Rust, for every processor.
-    Scalar,
-    /// AVX2, BMI2 and POPCNT (x86-64-v3): leaves by scalar loads and `shrx`/`popcnt`, search nodes by two
-    /// comparisons of 32 bytes.
-    Avx2,
-    /// AVX-512 (F, BW, DQ, VL, VPOPCNTDQ): leaves by gathers, search nodes by one comparison of 64 bytes.
-    Avx512,
-}
-
-impl Way {
-    /// All of them, for tests and benchmarks.
-    pub const ALL: [Self; 3] = [Self::Scalar, Self::Avx2, Self::Avx512];
-
-    /// Whether this processor has the instructions.
-    #[must_use]
-    pub fn available(self) -> bool {
-        match self {
-            Self::Scalar => true,
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => {
-                is_x86_feature_detected!("avx2")
-                    && is_x86_feature_detected!("bmi1")
-                    && is_x86_feature_detected!("bmi2")
-                    && is_x86_feature_detected!("popcnt")
-            }
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx512 => {
-                Self::Avx2.available()
-                    && is_x86_feature_detected!("avx512f")
-                    && is_x86_feature_detected!("avx512bw")
-                    && is_x86_feature_detected!("avx512dq")
-                    && is_x86_feature_detected!("avx512vl")
-                    && is_x86_feature_detected!("avx512vpopcntdq")
-            }
-            #[cfg(not(target_arch = "x86_64"))]
-            _ => false,
-        }
-    }
-
-    /// The fastest way of this processor for IPv4.
-    ///
-    /// A gather of AMD's Zen 4 and Zen 5 takes longer than the loads it stands for (measured: 0.3 ns an element on Zen 5,
-    /// so that the gathering way reaches little more than half of the scalar loads' speed), so the AVX-512 way is left to others.
-    #[must_use]
-    pub fn best_v4() -> Self {
-        if Self::Avx512.available() && !is_amd() {
-            Self::Avx512
-        } else if Self::Avx2.available() {
-            Self::Avx2
-        } else {
-            Self::Scalar
-        }
-    }
-
-    /// The fastest way of this processor for IPv6. It has no gathers.
-    #[must_use]
-    pub fn best_v6() -> Self {
-        Self::ALL
-            .into_iter()
-            .rev()
-            .find(|way| way.available())
-            .unwrap_or(Self::Scalar)
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-fn is_amd() -> bool {
-    let id = std::arch::x86_64::__cpuid(0);
-    [id.ebx, id.edx, id.ecx].map(u32::to_le_bytes).concat() == b"AuthenticAMD"
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn is_amd() -> bool {
-    false
-}
 
 /// An image that can be looked up in.
 pub(super) trait Lookup<A>: Send + Sync {
@@ -273,14 +195,13 @@ unsafe fn finish4(base: *const u32, keys: *const u32, out: *mut u32, count: usiz
 /// stored and loaded.
 type Lanes = [u32; BURST + 8];
 
-/// A lane behind the burst's, for what stages do in vain.
-const IDLE: usize = BURST;
-
-/// Runs `stage` for each of `count` <= 64 lanes, by eights: for the idle one up to seven times more.
+/// Runs `stage` for each of `count` <= 64 lanes, by eights: what is missing to the last eight is the first lane once more,
+/// so `stage` may be run twice for it.
 #[inline(always)]
 fn each(lanes: &mut Lanes, count: usize, mut stage: impl FnMut(usize)) {
     let count = count.min(BURST);
-    lanes[count..count + 8].fill(IDLE as u32);
+    let first = lanes[0];
+    lanes[count..count + 8].fill(first);
     for eight in lanes.chunks_exact(8).take(count.div_ceil(8)) {
         for lane in eight {
             stage(*lane as usize);
@@ -321,34 +242,30 @@ unsafe fn burst6(
     out: &mut [u32],
     greater: impl Fn(*const u32, usize, u16) -> usize + Copy,
 ) {
-    let mut at = [0u32; BURST + 1];
-    let mut entries = [0i32; BURST + 1];
+    let mut places = [0u32; BURST];
+    let mut entries = [0i32; BURST];
     // The half of each key that the present stages look at.
-    let mut half = [0u64; BURST + 1];
+    let mut half = [0u64; BURST];
     let (mut tables, mut searches): (Lanes, Lanes) = ([0; BURST + 8], [0; BURST + 8]);
     let (mut table_count, mut search_count) = (0, 0);
     let count = keys.len().min(BURST);
     // SAFETY: needed to follow references and to leave bounds checks out. A root word is a table, a table word a leaf,
     // an entry below -1 a child of the kind that its bit 0 says, all of the image at `base`; index widths are the
-    // tables' sizes. Lanes are below `count` or the idle one, whose entry is 0: node 0 is the root, long enough for
-    // all that a stage reads. Word numbers fit 32 bits.
+    // tables' sizes. Lanes are below `count`. Word numbers fit 32 bits.
     unsafe {
         let node = |entry: i32| (entry as u32 & 0x7f_fffe) << 3;
         for lane in 0..count {
             let key = (*keys.get_unchecked(lane) >> 64) as u64;
             *half.get_unchecked_mut(lane) = key;
-            let word = load(base, (key >> 48) as usize) + (key >> 38 & 0x3ff) as u32;
-            *at.get_unchecked_mut(lane) = word;
-            prefetch(base, word as usize);
-        }
-        for lane in 0..count {
-            let leaf = load(base, *at.get_unchecked(lane) as usize);
-            *at.get_unchecked_mut(lane) = leaf;
+            // The root's few words in use are always in the first cache: no stage of their own.
+            let table = load(base, (key >> 48) as usize) as usize;
+            let leaf = load(base, table + (key >> 38 & 0x3ff) as usize);
+            *places.get_unchecked_mut(lane) = leaf;
             prefetch(base, leaf as usize);
         }
         for lane in 0..count {
             let slot = (*half.get_unchecked(lane) >> 32) as u32;
-            let entry = leaf_entry(base, *at.get_unchecked(lane) as usize, slot);
+            let entry = leaf_entry(base, *places.get_unchecked(lane) as usize, slot);
             *entries.get_unchecked_mut(lane) = entry;
             *out.get_unchecked_mut(lane) = entry as u32;
             (table_count, search_count) = sort_lane(
@@ -360,58 +277,54 @@ unsafe fn burst6(
         }
         let mut depth = 32u32;
         while table_count + search_count > 0 {
-            if depth == 64 {
-                for lane in 0..count {
-                    *half.get_unchecked_mut(lane) = *keys.get_unchecked(lane) as u64;
-                }
-            }
             // The 16 bits behind `depth`. (A constant has one run, whatever they are.)
             let shift = 48 - (depth & 63);
             let bits = |lane: usize| (*half.get_unchecked(lane) >> shift) as u32 & 0xffff;
-            each(&mut tables, table_count, |lane| {
-                let word = node(*entries.get_unchecked(lane)) + (bits(lane) >> 6);
-                *at.get_unchecked_mut(lane) = word;
-                prefetch(base, word as usize);
-            });
             each(&mut searches, search_count, |lane| {
-                let node = node(*entries.get_unchecked(lane));
-                *at.get_unchecked_mut(lane) = node;
-                prefetch(base, node as usize);
-                prefetch(base, node as usize + 16);
+                let node = node(*entries.get_unchecked(lane)) as usize;
+                prefetch(base, node);
+                prefetch(base, node + 16);
             });
             each(&mut tables, table_count, |lane| {
-                let leaf = load(base, *at.get_unchecked(lane) as usize);
-                // The idle lane's word is a table of the root's: any place in the image does.
-                *at.get_unchecked_mut(lane) = leaf;
+                let table = node(*entries.get_unchecked(lane)) as usize;
+                let leaf = load(base, table + (bits(lane) >> 6) as usize);
+                *places.get_unchecked_mut(lane) = leaf;
                 prefetch(base, leaf as usize);
             });
+            let mut children = 0;
             each(&mut searches, search_count, |lane| {
-                let node = *at.get_unchecked(lane) as usize;
-                let entry = load(base, node + 16 + greater(base, node, bits(lane) as u16)) as i32;
-                *entries.get_unchecked_mut(lane) = entry;
+                let node = node(*entries.get_unchecked(lane)) as usize;
+                let entry = load(base, node + 16 + greater(base, node, bits(lane) as u16));
+                *out.get_unchecked_mut(lane) = entry;
+                children |= entry.wrapping_add(1) as i32;
             });
             each(&mut tables, table_count, |lane| {
-                *entries.get_unchecked_mut(lane) =
-                    leaf_entry(base, *at.get_unchecked(lane) as usize, bits(lane));
-            });
-            // Whatever the idle lane was told, it stays idle.
-            entries[IDLE] = 0;
-            let (old_tables, old_searches) = (tables, searches);
-            let (tables_before, searches_before) = (table_count, search_count);
-            (table_count, search_count) = (0, 0);
-            for lane in old_tables[..tables_before]
-                .iter()
-                .chain(&old_searches[..searches_before])
-            {
-                let lane = *lane as usize;
-                let entry = *entries.get_unchecked(lane);
+                let entry = leaf_entry(base, *places.get_unchecked(lane) as usize, bits(lane));
                 *out.get_unchecked_mut(lane) = entry as u32;
+                children |= entry.wrapping_add(1);
+            });
+            // Seldom: few routes are longer than /48.
+            if children >= 0 {
+                return;
+            }
+            let gone = [tables, searches];
+            let lanes = gone[0][..table_count].iter().chain(&gone[1][..search_count]);
+            (table_count, search_count) = (0, 0);
+            for lane in lanes {
+                let lane = *lane as usize;
+                let entry = *out.get_unchecked(lane) as i32;
+                *entries.get_unchecked_mut(lane) = entry;
                 (table_count, search_count) = sort_lane(
                     lane,
                     entry,
                     (&mut tables, table_count),
                     (&mut searches, search_count),
                 );
+            }
+            if depth == 48 {
+                for lane in 0..count {
+                    *half.get_unchecked_mut(lane) = *keys.get_unchecked(lane) as u64;
+                }
             }
             depth += 16;
         }
@@ -572,49 +485,5 @@ impl Lookup<u128> for Reader {
 
     fn best(&self) -> Way {
         Way::best_v6()
-    }
-}
-
-impl Shape for u32 {
-    const ROOT_BITS: u8 = 18;
-    const TABLE_BITS: u8 = 2;
-    const DEEP: bool = false;
-    // 128 MiB: a full leaf for each of the root's words takes 53 MiB, the rest is for what is longer than /24.
-    const WORDS: usize = 1 << 25;
-
-    #[inline(always)]
-    fn bits_at(self, depth: u8, bits: u8) -> u32 {
-        self << depth >> (32 - bits)
-    }
-
-    #[inline(always)]
-    fn with_bits(self, depth: u8, bits: u8, index: u32) -> Self {
-        self | index << (32 - depth - bits)
-    }
-
-    fn reader(shared: Arc<Shared>) -> Arc<dyn Lookup<Self>> {
-        Arc::new(Reader(shared))
-    }
-}
-
-impl Shape for u128 {
-    const ROOT_BITS: u8 = 16;
-    const TABLE_BITS: u8 = 10;
-    const DEEP: bool = true;
-    // 256 MiB: what 22 bits of lines can refer to.
-    const WORDS: usize = 1 << 26;
-
-    #[inline(always)]
-    fn bits_at(self, depth: u8, bits: u8) -> u32 {
-        (self << depth >> (128 - bits)) as u32
-    }
-
-    #[inline(always)]
-    fn with_bits(self, depth: u8, bits: u8, index: u32) -> Self {
-        self | u128::from(index) << (128 - depth - bits)
-    }
-
-    fn reader(shared: Arc<Shared>) -> Arc<dyn Lookup<Self>> {
-        Arc::new(Reader(shared))
     }
 }

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use super::compressed::Compressed;
 use super::dir24::Dir24;
-use super::lookup::{Lookup, Way};
+use super::lookup::Lookup;
 use super::rib::Rib;
+use super::way::Way;
 use super::{Addr, BURST, LpmError, MAX_VALUE, NO_ROUTE, Prefix, Value};
 use crate::qsbr::{Domain, Online};
 
