@@ -338,6 +338,15 @@ impl Margay {
     }
 }
 
+impl Drop for Margay {
+    /// A lab that fails lets go of its daemon before the lab itself ends: what an operator would ask is asked now.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.report();
+        }
+    }
+}
+
 /// The list that stands under `key`.
 ///
 /// # Panics
