@@ -53,6 +53,8 @@ fn through_text(
 
 #[test]
 fn classbench_sets_give_their_expected_first_matches() {
+    // Every base set ends with a rule for everything: without it there are misses.
+    let mut misses = 0;
     for set in ["acl1_1k", "fw1_1k", "ipc1_1k", "acl1_10k", "fw1_10k", "ipc1_10k"] {
         let (Some(rules), Some(keys)) = (data(&format!("{set}.rules.gz")), data(&format!("{set}.keys.gz")))
         else {
@@ -63,13 +65,15 @@ fn classbench_sets_give_their_expected_first_matches() {
         assert!(list.rules.len() > 800 && keys.len() > 8000);
         check(set, &list, &keys, &Limits::default());
         // The same set for IPv6, with keys of our own, misses among them.
-        let rules = acl_sets::parse(&rules).expect("ClassBench rules");
+        let mut rules = acl_sets::parse(&rules).expect("ClassBench rules");
+        rules.pop();
         let keys = acl_sets::keys(&rules, 4000, 1);
         let expected = acl_sets::expected(&rules, &keys);
-        assert!(expected.iter().any(|&e| e < 0));
+        misses += expected.iter().filter(|&&e| e < 0).count();
         let (list, keys) = through_text(&rules, &keys, &expected, true);
         check(&format!("{set} for IPv6"), &list, &keys, &Limits::default());
     }
+    assert!(misses > 0);
 }
 
 #[test]
