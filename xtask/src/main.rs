@@ -74,7 +74,7 @@ fn test(filter: Option<&str>) -> Result<(), Failure> {
     run::build_binaries()?;
     let filter = filter.as_slice();
     let units = run::cargo()
-        .args(["test", "--workspace", "--exclude", "tests"])
+        .args(["test", "--no-fail-fast", "--workspace", "--exclude", "tests"])
         .args(filter)
         .status();
     let labs = run::cargo()
