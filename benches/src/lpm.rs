@@ -222,7 +222,9 @@ fn synthetic() -> String {
     ) {
         let mut seen: Vec<Prefix<A>> = Vec::new();
         for (len, count) in lengths {
-            for _ in 0..*count {
+            // A prefix that is there already is made anew: the counts are of different ones.
+            let mut left = *count;
+            while left > 0 {
                 let near = !seen.is_empty() && random.below(10) < 8;
                 let addr = if near {
                     let parent = seen[random.below(seen.len())];
@@ -233,8 +235,10 @@ fn synthetic() -> String {
                     first(random)
                 };
                 let prefix = Prefix::covering(addr, *len);
-                seen.push(prefix);
-                lines.insert(prefix.to_string());
+                if lines.insert(prefix.to_string()) {
+                    seen.push(prefix);
+                    left -= 1;
+                }
             }
         }
     }
