@@ -8,7 +8,8 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::host::{Done, Host, Program, finish};
-use crate::lab::{Lab, lock};
+use crate::lab::{Lab, announce, lock};
+use crate::traffic::Tally;
 use crate::wait::{LIMIT, wait_for};
 
 /// A daemon of a lab.
@@ -237,6 +238,28 @@ impl Margay {
             .filter(|drop| drop["reason"] == reason)
             .filter_map(|drop| drop["packets"].as_u64())
             .sum()
+    }
+
+    /// Checks what became of streams through the daemon: every packet that it received got where it was sent, in order
+    /// within its flow. What it never received because a busy machine did not schedule a worker for as long as its rings
+    /// are deep is counted by the daemon, and is the only excuse.
+    ///
+    /// # Panics
+    /// When more is lost than that, or anything was overtaken.
+    #[track_caller]
+    pub fn lost_nothing(&self, tallies: &[Tally]) {
+        let missed = self.drops("rx_no_frame") + self.drops("rx_ring_full");
+        let lost: u64 = tallies.iter().map(|tally| tally.lost()).sum();
+        assert!(
+            lost <= missed,
+            "{lost} lost, {missed} of them never received: {tallies:?}"
+        );
+        assert!(tallies.iter().all(|tally| tally.reordered == 0), "{tallies:?}");
+        if missed > 0 {
+            announce(&format!(
+                "the machine was too busy: {missed} packets were never received"
+            ));
+        }
     }
 
     /// Waits until the mirror equals the kernel.

@@ -38,7 +38,7 @@ fn lab(queues: u32) {
         .map(|(name, number)| net.container(name, number))
         .collect();
     let runtime =
-        "[runtime]\nprofile = \"adaptive\"\nworkers = [0, 1]\nframes = 8192\nstall_after = \"5s\"\n";
+        "[runtime]\nprofile = \"adaptive\"\nworkers = [0, 1]\nframes = 16384\nstall_after = \"5s\"\n";
     let margay = Margay::start(&net.lab, &net.r, &format!("{runtime}{PORTS}"));
     assert_eq!(margay.port("up0", "queues"), u64::from(queues));
     assert_eq!(margay.port("cali-a", "queues"), 1);
@@ -67,7 +67,7 @@ fn lab(queues: u32) {
     for (container, number) in containers.iter().zip(2..) {
         container.reaches("203.0.113.1");
         container.reaches("2001:db8:113::1");
-        let pause = Duration::from_millis(2);
+        let pause = Duration::from_millis(5);
         streams.push(Stream::start(
             container,
             &net.u,
@@ -93,10 +93,8 @@ fn lab(queues: u32) {
     for stream in &streams {
         stream.flows_on(300);
     }
-    for stream in streams {
-        let tally = stream.stop();
-        assert_eq!((tally.lost(), tally.reordered), (0, 0), "{tally:?}");
-    }
+    let tallies: Vec<_> = streams.into_iter().map(Stream::stop).collect();
+    margay.lost_nothing(&tallies);
     // Both workers had work, and TCP gets through whichever of them its two directions are with.
     wait_for("both workers have seen bursts", LIMIT, || {
         let status = margay.json("status");
