@@ -145,11 +145,8 @@ pub fn checks(facts: &Facts) -> Vec<Check> {
 }
 
 fn mode(port: &Port, found: &mut Vec<Check>) {
-    let driver = fs::read_link(format!("/sys/class/net/{}/device/driver", port.name))
-        .ok()
-        .and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
-    let device = driver.map_or_else(
-        || "a virtual device".to_owned(),
+    let device = forwarder::device::driver(&port.name).ok().flatten().map_or_else(
+        || "its driver has no name".to_owned(),
         |driver| format!("driver {driver}"),
     );
     let message = format!("{} ({device})", port.mode_obtained);
@@ -169,18 +166,15 @@ fn mode(port: &Port, found: &mut Vec<Check>) {
 }
 
 fn queues(port: &Port, facts: &Facts, found: &mut Vec<Check>) {
-    let directory = format!("/sys/class/net/{}/queues", port.name);
-    let receive = fs::read_dir(directory).map(|entries| {
-        entries
-            .flatten()
-            .filter(|entry| entry.file_name().to_string_lossy().starts_with("rx-"))
-            .count()
-    });
+    let receive = forwarder::device::rx_queues(&port.name)
+        .ok()
+        .flatten()
+        .map(|queues| queues as usize);
     let (name, sockets) = (Some(port.name.as_str()), port.queues as usize);
     found.push(match receive {
-        // Without a sysfs of this network namespace the queues cannot be counted.
-        Err(_) | Ok(0) => check("queues", name, Outcome::Pass, format!("{sockets} sockets"), ""),
-        Ok(receive) if receive != sockets => check(
+        // A driver that does not tell: queues were bound until the kernel said that there are no more.
+        None => check("queues", name, Outcome::Pass, format!("{sockets} sockets"), ""),
+        Some(receive) if receive != sockets => check(
             "queues",
             name,
             Outcome::Fail,
@@ -190,7 +184,7 @@ fn queues(port: &Port, facts: &Facts, found: &mut Vec<Check>) {
                 port.name
             ),
         ),
-        Ok(receive) if receive < facts.workers => check(
+        Some(receive) if receive < facts.workers => check(
             "queues",
             name,
             Outcome::Pass,
@@ -200,7 +194,7 @@ fn queues(port: &Port, facts: &Facts, found: &mut Vec<Check>) {
             ),
             "",
         ),
-        Ok(receive) => check(
+        Some(receive) => check(
             "queues",
             name,
             Outcome::Pass,

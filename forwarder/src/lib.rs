@@ -24,6 +24,7 @@ mod worker;
 
 pub use dataplane::Dataplane;
 pub use error::Error;
+pub use port::device;
 pub use settings::{
     AntiSpoof, Direction, MacAddr, Mode, MultipathHash, PortAttrs, PortId, PortSpec, Profile, Role, Settings,
 };

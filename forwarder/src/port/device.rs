@@ -33,10 +33,32 @@ pub(crate) struct Queues {
     pub(crate) tx: u32,
 }
 
-/// Queues in use on a device, in the network namespace of the calling thread: sysfs may show another one's.
+/// `ETHTOOL_GDRVINFO` of `include/uapi/linux/ethtool.h`.
+const ETHTOOL_GDRVINFO: u32 = 3;
+
+/// `struct ethtool_drvinfo`.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct DriverInfo {
+    cmd: u32,
+    driver: [u8; 32],
+    /// Versions, bus, reserved bytes and five counts, of which none is used.
+    rest: [u8; 160],
+}
+
+/// What the ethtool ioctl may fill: structures of integers that begin with the command.
 ///
-/// `None` when its driver does not tell; then queues are bound until the kernel says that there are no more.
-pub(crate) fn queues(name: &str) -> io::Result<Option<Queues>> {
+/// # Safety
+/// The type must be exactly the structure that the kernel writes for the command in its first field.
+unsafe trait Answer {}
+// SAFETY: declared as the kernel's structure.
+unsafe impl Answer for Channels {}
+// SAFETY: 4 + 32 bytes and then 4 times 32, 12, and five times 4: as long as the kernel's structure.
+unsafe impl Answer for DriverInfo {}
+
+/// Asks the driver of a device in the network namespace of the calling thread: sysfs may show another one's.
+/// False when the driver does not tell.
+fn ethtool<T: Answer>(name: &str, answer: &mut T) -> io::Result<bool> {
     // SAFETY: no pointers.
     let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
     if fd < 0 {
@@ -44,10 +66,6 @@ pub(crate) fn queues(name: &str) -> io::Result<Option<Queues>> {
     }
     // SAFETY: a descriptor that was just made and that nobody else has.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-    let mut channels = Channels {
-        cmd: ETHTOOL_GCHANNELS,
-        ..Channels::default()
-    };
     // SAFETY: integers, arrays of integers and a pointer: all zeros are a value.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     if name.len() >= request.ifr_name.len() {
@@ -56,16 +74,31 @@ pub(crate) fn queues(name: &str) -> io::Result<Option<Queues>> {
     for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
         *to = from as libc::c_char;
     }
-    request.ifr_ifru.ifru_data = std::ptr::from_mut(&mut channels).cast();
-    // SAFETY: the kernel reads the request and writes one ethtool_channels to where it points; both live until then.
+    request.ifr_ifru.ifru_data = std::ptr::from_mut(answer).cast();
+    // SAFETY: the kernel reads the request and writes one answer to where it points; both live until then, and the
+    // answer is as long as what the kernel writes (see `Answer`).
     let result = unsafe { libc::ioctl(fd.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
     if result < 0 {
         let error = io::Error::last_os_error();
         return if error.raw_os_error() == Some(libc::EOPNOTSUPP) {
-            Ok(None)
+            Ok(false)
         } else {
             Err(error)
         };
+    }
+    Ok(true)
+}
+
+/// Queues in use on a device.
+///
+/// `None` when its driver does not tell; then queues are bound until the kernel says that there are no more.
+pub(crate) fn queues(name: &str) -> io::Result<Option<Queues>> {
+    let mut channels = Channels {
+        cmd: ETHTOOL_GCHANNELS,
+        ..Channels::default()
+    };
+    if !ethtool(name, &mut channels)? {
+        return Ok(None);
     }
     // Combined channels receive and send; those for one of it come on top.
     let Channels { rx, tx, combined, .. } = channels;
@@ -73,6 +106,30 @@ pub(crate) fn queues(name: &str) -> io::Result<Option<Queues>> {
         rx: (rx + combined).max(1),
         tx: (tx + combined).max(1),
     }))
+}
+
+/// How many RX queues a device of the caller's network namespace has; `None` when its driver does not tell.
+///
+/// # Errors
+/// What the kernel says, `ENODEV` for a device that is not there.
+pub fn rx_queues(name: &str) -> io::Result<Option<u32>> {
+    Ok(queues(name)?.map(|queues| queues.rx))
+}
+
+/// The name of the driver of a device of the caller's network namespace (`veth`, `virtio_net`, …); `None` when it does
+/// not tell.
+///
+/// # Errors
+/// What the kernel says, `ENODEV` for a device that is not there.
+pub fn driver(name: &str) -> io::Result<Option<String>> {
+    let mut info = DriverInfo {
+        cmd: ETHTOOL_GDRVINFO,
+        driver: [0; 32],
+        rest: [0; 160],
+    };
+    let told = ethtool(name, &mut info)?;
+    let name = info.driver.split(|&byte| byte == 0).next().unwrap_or_default();
+    Ok((told && !name.is_empty()).then(|| String::from_utf8_lossy(name).into_owned()))
 }
 
 /// Raises the limit of locked memory, which kernels before 5.11 charge BPF maps to. Fails where the process may not,
@@ -106,5 +163,14 @@ mod tests {
     #[test]
     fn loopback_has_no_channels_to_tell() {
         assert_eq!(queues("lo").unwrap(), None);
+    }
+
+    #[test]
+    fn driver_information_is_as_long_as_the_kernels() {
+        assert_eq!(size_of::<DriverInfo>(), 196);
+        // Loopback names no driver; what matters is that the kernel is asked and nobody falls over.
+        let told = driver("lo").unwrap();
+        assert!(told.is_none_or(|name| !name.is_empty()));
+        assert!(driver("no-such-device").is_err());
     }
 }

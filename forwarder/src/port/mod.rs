@@ -1,7 +1,7 @@
 //! Ports: devices with the steering program attached and a socket on each RX queue.
 
 pub(crate) mod chunks;
-pub(crate) mod device;
+pub mod device;
 pub(crate) mod open;
 pub(crate) mod queue;
 pub(crate) mod socket;
