@@ -56,16 +56,25 @@ impl Net {
         Some(net)
     }
 
+    /// A command that runs on a host. nsenter rather than `ip netns exec`: it also works in a chroot, where `/` is no
+    /// mount point.
+    fn inside(&self, host: usize) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{}", self.names[host]));
+        command
+    }
+
     fn run(&self, host: usize, script: &str) -> Output {
-        Command::new("ip")
-            .args(["netns", "exec", &self.names[host], "sh", "-ec", script])
+        self.inside(host)
+            .args(["sh", "-ec", script])
             .output()
-            .expect("ip can be run")
+            .expect("nsenter can be run")
     }
 
     fn load(&self, entries: &[Entry]) {
-        let mut nft = Command::new("ip")
-            .args(["netns", "exec", &self.names[0], "nft", "-f", "-"])
+        let mut nft = self
+            .inside(0)
+            .args(["nft", "-f", "-"])
             .stdin(Stdio::piped())
             .spawn()
             .expect("nft can be run");

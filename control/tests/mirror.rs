@@ -382,7 +382,7 @@ fn neighbours_are_resolved_and_released() {
         .await;
         // A MAC change is followed.
         sh(&format!(
-            "ip -n {peer} link set w0 address 02:00:00:00:00:77; ip netns exec {peer} ping -qc1 -W1 10.0.0.1 >/dev/null || true"
+            "ip -n {peer} link set w0 address 02:00:00:00:00:77; nsenter --net=/run/netns/{peer} ping -qc1 -W1 10.0.0.1 >/dev/null || true"
         ));
         sh("ip neigh replace 10.0.0.3 lladdr 02:00:00:00:00:77 dev v0 nud reachable");
         let moved = |s| {

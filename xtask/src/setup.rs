@@ -49,6 +49,7 @@ pub const LABS: &[Need] = &[
     Need("mtr-tiny", Program("mtr")),
     Need("iputils-tracepath", Program("tracepath")),
     Need("busybox", Program("busybox")),
+    Need("procps", Program("sysctl")),
 ];
 
 /// What the look-up benchmarks link their peers with.

@@ -69,7 +69,7 @@ pub fn inside<F: Future<Output = ()>>(name: &str, body: impl FnOnce(String) -> F
          ip -n {unique} link set lo up; ip -n {unique}-p link set lo up
          for i in 0 1 2; do ip link add v$i netns {unique} type veth peer name w$i netns {unique}-p
            ip -n {unique} link set v$i up; ip -n {unique}-p link set w$i up; done
-         ip netns exec {unique} sysctl -qw net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0
+         nsenter --net=/run/netns/{unique} sysctl -qw net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0
          ip -n {unique} addr add 10.0.0.1/24 dev v0; ip -n {unique} addr add 10.0.1.1/24 dev v1
          ip -n {unique} addr add 2001:db8:a::1/64 dev v0 nodad; ip -n {unique} addr add 2001:db8:b::1/64 dev v1 nodad
          ip -n {unique}-p addr add 10.0.0.2/24 dev w0; ip -n {unique}-p addr add 10.0.0.3/24 dev w0
@@ -78,13 +78,14 @@ pub fn inside<F: Future<Output = ()>>(name: &str, body: impl FnOnce(String) -> F
          ip -n {unique}-p route add 10.0.0.1/32 dev w2 metric 9; ip -n {unique}-p addr add fe80::2/64 dev w0 nodad"
     ));
     let me = std::env::current_exe().expect("own path");
-    let output = Command::new("ip")
-        .args(["netns", "exec", &unique])
+    // nsenter rather than `ip netns exec`: it also works in a chroot, where `/` is no mount point.
+    let output = Command::new("nsenter")
+        .arg(format!("--net=/run/netns/{unique}"))
         .arg(me)
         .args([name, "--exact", "--nocapture", "--test-threads=1"])
         .env(INSIDE, format!("{unique}-p"))
         .output()
-        .expect("ip netns exec");
+        .expect("nsenter can be run");
     eprintln!(
         "{}{}",
         String::from_utf8_lossy(&output.stdout),
