@@ -61,7 +61,7 @@ pub struct MirrorStats {
     pub max_batch_ns: u64,
     /// Nanoseconds that the last dump of the kernel's state took, applying included.
     pub last_dump_ns: u64,
-    /// Routes of the mirrored tables.
+    /// Routes of the configured tables; the kernel's local table, mirrored for steering, does not count.
     pub routes: u64,
     /// Neighbour entries.
     pub neighbours: u64,

@@ -14,7 +14,7 @@ impl Mirror {
     /// Counters.
     pub fn stats(&self) -> MirrorStats {
         MirrorStats {
-            routes: self.state.rib.len() as u64,
+            routes: self.state.rib.count(&self.config.tables) as u64,
             neighbours: self.state.neighbours.len() as u64,
             refused_requests: self.resolver.refused,
             ..self.stats

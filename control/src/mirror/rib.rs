@@ -200,6 +200,7 @@ struct Table {
     /// Prefixes by length, so that look-ups skip the lengths that are not there.
     lengths4: [u32; 33],
     lengths6: [u32; 129],
+    routes: usize,
 }
 
 impl Default for Table {
@@ -209,6 +210,7 @@ impl Default for Table {
             v6: HashMap::default(),
             lengths4: [0; 33],
             lengths6: [0; 129],
+            routes: 0,
         }
     }
 }
@@ -257,13 +259,16 @@ pub struct Rib {
     tables: BTreeMap<u32, Table>,
     /// What they lead to.
     pub targets: Targets,
-    routes: usize,
 }
 
 impl Rib {
-    /// How many routes there are.
-    pub fn len(&self) -> usize {
-        self.routes
+    /// How many routes there are in these tables.
+    pub fn count(&self, tables: &[u32]) -> usize {
+        tables
+            .iter()
+            .filter_map(|table| self.tables.get(table))
+            .map(|table| table.routes)
+            .sum()
     }
 
     /// The routes of a prefix, in the kernel's order.
@@ -296,9 +301,9 @@ impl Rib {
                 old
             }
         };
-        self.routes += routes.len();
+        tables.routes += routes.len();
         if let Some(old) = old {
-            self.routes -= old.routes().len();
+            tables.routes -= old.routes().len();
             for route in old.routes() {
                 self.targets.give_back(route.target, place);
             }
@@ -329,7 +334,7 @@ impl Rib {
             },
         };
         if added {
-            self.routes += 1;
+            slots.routes += 1;
             self.targets.take(id, (table, prefix));
         } else {
             self.targets.forget_unused(id);
