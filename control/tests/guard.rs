@@ -46,10 +46,10 @@ impl Net {
              ip addr add 10.1.0.1/24 dev l0; ip link set l0 up
              ip addr add 10.2.0.1/24 dev r0; ip link set r0 up
              echo 1 > /proc/sys/net/ipv4/ip_forward
-             ip -n {left} addr add 10.1.0.2/24 dev e0; ip -n {left} link set e0 up
-             ip -n {left} route add default via 10.1.0.1
-             ip -n {right} addr add 10.2.0.2/24 dev e0; ip -n {right} link set e0 up
-             ip -n {right} route add default via 10.2.0.1"
+             nsenter --net=/run/netns/{left} ip addr add 10.1.0.2/24 dev e0; nsenter --net=/run/netns/{left} ip link set e0 up
+             nsenter --net=/run/netns/{left} ip route add default via 10.1.0.1
+             nsenter --net=/run/netns/{right} ip addr add 10.2.0.2/24 dev e0; nsenter --net=/run/netns/{right} ip link set e0 up
+             nsenter --net=/run/netns/{right} ip route add default via 10.2.0.1"
         );
         let done = net.run(0, &script);
         assert!(done.status.success(), "{node}: {done:?}");

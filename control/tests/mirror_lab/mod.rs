@@ -22,9 +22,14 @@ use forwarder::{Error, MultipathHash, PortAttrs, PortId};
 
 const INSIDE: &str = "MARGAY_TEST_NAMESPACE";
 
+/// `ip -n` mounts a /sys of its own, which fails in a chroot, where `/` is no mount point; nsenter does not.
+const IP: &str = r#"ip() { if [ "$1" = -n ]; then ns=$2; shift 2; nsenter --net="/run/netns/$ns" ip "$@"; else command ip "$@"; fi; }
+"#;
+
 /// Runs a shell line; panics with what it said when it fails.
 pub fn sh(line: &str) -> String {
-    let output = Command::new("sh").args(["-ec", line]).output().expect("sh");
+    let script = format!("{IP}{line}");
+    let output = Command::new("sh").args(["-ec", &script]).output().expect("sh");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(
         output.status.success(),
