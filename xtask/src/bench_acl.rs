@@ -7,45 +7,13 @@ use crate::setup;
 /// `options` go to the program: `benches/src/bin/acl.rs` lists them.
 pub fn acl(options: &[&str]) -> Result<(), Failure> {
     setup::install(&[setup::BUILD])?;
-    let mut command = run::cargo();
-    command
-        .args([
-            "run",
-            "--quiet",
-            "--release",
-            "--package",
-            "benches",
-            "--bin",
-            "acl",
-            "--",
-        ])
-        .args(options);
-    match peer()? {
+    let mut command = run::bench_program("acl");
+    command.args(options);
+    match run::dpdk_peer("acl_dpdk")? {
         Some(program) => {
             command.env("ACL_PEER", program);
         }
         None => eprintln!("no peer: install libdpdk-dev to measure rte_acl beside"),
     }
     run::succeed(&mut command)
-}
-
-/// Builds `benches/peers/acl_dpdk.c`; nothing where libdpdk is missing.
-fn peer() -> Result<Option<std::path::PathBuf>, Failure> {
-    let flags = |what: &str| run::capture(run::command("pkg-config").args([what, "libdpdk"]));
-    let Ok((true, cflags)) = flags("--cflags") else {
-        return Ok(None);
-    };
-    let (true, libs) = flags("--libs")? else {
-        return Ok(None);
-    };
-    let program = run::root().join("target/acl_dpdk");
-    let mut cc = run::command("cc");
-    cc.args(["-O3", "-march=native", "-Wno-deprecated-declarations"])
-        .args(cflags.split_whitespace())
-        .arg(run::root().join("benches/peers/acl_dpdk.c"))
-        .arg("-o")
-        .arg(&program)
-        .args(libs.split_whitespace());
-    run::succeed(&mut cc)?;
-    Ok(Some(program))
 }

@@ -17,19 +17,7 @@ fn measure(program: &str, options: &[&str], needs: &[&[setup::Need]]) -> Result<
     run::need_root("this is measured in network namespaces, with BPF programs")?;
     setup::install(needs)?;
     run::build_binaries()?;
-    let mut command = run::cargo();
-    command
-        .args([
-            "run",
-            "--quiet",
-            "--release",
-            "--package",
-            "benches",
-            "--bin",
-            program,
-            "--",
-        ])
-        .args(options)
-        .env("MARGAY_BIN_DIR", run::binaries());
+    let mut command = run::bench_program(program);
+    command.args(options).env("MARGAY_BIN_DIR", run::binaries());
     run::succeed(&mut command)
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead, BufReader, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 
 use crate::run::{self, Failure};
@@ -25,7 +25,7 @@ pub fn lpm(options: &[&str]) -> Result<(), Failure> {
     };
     setup::install(&[setup::BUILD, setup::LOOKUP_PEERS])?;
     run::build_binaries()?;
-    build("lpm")?;
+    run::succeed(run::cargo().args(["build", "--release", "--package", "benches", "--bin", "lpm"]))?;
     let folder = std::env::temp_dir().join(format!("margay-bench-lpm-{}", std::process::id()));
     fs::create_dir_all(&folder).map_err(|error| Failure(format!("{}: {error}", folder.display())))?;
     let result = measure(&folder, rounds);
@@ -38,46 +38,11 @@ fn usage() -> Failure {
     Failure("usage: cargo xtask bench lpm [--rounds N]".into())
 }
 
-fn build(binary: &str) -> Result<(), Failure> {
-    let status = run::cargo()
-        .args(["build", "--release", "--package", "benches", "--bin", binary])
-        .status();
-    match status {
-        Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(Failure(format!("cargo build of benches: {status}"))),
-        Err(error) => Err(Failure(format!("cargo cannot be run: {error}"))),
-    }
-}
-
-/// The peer, compiled for this processor; `None` where DPDK's library is not to be had.
-fn build_peer(folder: &Path) -> Result<Option<PathBuf>, Failure> {
-    let flags = run::command("pkg-config")
-        .args(["--cflags", "--libs", "libdpdk"])
-        .output();
-    let Some(flags) = flags.ok().filter(|output| output.status.success()) else {
-        return Ok(None);
-    };
-    let (source, program) = (
-        run::root().join("benches/peers/lpm_dpdk.c"),
-        folder.join("lpm_dpdk"),
-    );
-    let status = run::command("cc")
-        .args(["-O3", "-march=native", "-o"])
-        .args([&program, &source])
-        .args(String::from_utf8_lossy(&flags.stdout).split_whitespace())
-        .status();
-    match status {
-        Ok(status) if status.success() => Ok(Some(program)),
-        Ok(status) => Err(Failure(format!("cc of {}: {status}", source.display()))),
-        Err(error) => Err(Failure(format!("cc cannot be run: {error}"))),
-    }
-}
-
 fn measure(folder: &Path, rounds: usize) -> Result<(), Failure> {
     let helper = run::root().join("target/release/lpm");
     let origin = output(&helper, &["traffic", &folder.display().to_string()])?;
     println!("table: {}", text(&origin, "origin").unwrap_or_default());
-    let peer = build_peer(folder)?;
+    let peer = run::dpdk_peer("lpm_dpdk")?;
     if peer.is_none() {
         println!("DPDK's library is not here: no peers");
     }

@@ -57,6 +57,38 @@ pub fn cargo() -> Command {
     cargo
 }
 
+/// A program of the benches, built with optimisation; what is added to the command are the program's own arguments.
+pub fn bench_program(name: &str) -> Command {
+    let mut cargo = cargo();
+    cargo.args([
+        "run",
+        "--quiet",
+        "--release",
+        "--package",
+        "benches",
+        "--bin",
+        name,
+        "--",
+    ]);
+    cargo
+}
+
+/// Builds `benches/peers/NAME.c` against DPDK, for this processor; `None` where its library is not to be had.
+pub fn dpdk_peer(name: &str) -> Result<Option<PathBuf>, Failure> {
+    let flags = capture(command("pkg-config").args(["--cflags", "--libs", "libdpdk"]));
+    let Ok((true, flags)) = flags else {
+        return Ok(None);
+    };
+    let program = root().join("target").join(name);
+    let mut cc = command("cc");
+    cc.args(["-O3", "-march=native", "-Wno-deprecated-declarations", "-o"])
+        .arg(&program)
+        .arg(root().join("benches/peers").join(format!("{name}.c")))
+        .args(flags.split_whitespace());
+    succeed(&mut cc)?;
+    Ok(Some(program))
+}
+
 /// The workspace's root.
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

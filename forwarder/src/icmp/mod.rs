@@ -37,6 +37,35 @@ pub(crate) struct Error {
     word: u32,
 }
 
+/// Bytes of the ICMP header, in both families.
+const ICMP: usize = 8;
+
+/// Moves what is quoted of the packet at the start of `room` behind an IP header of `ip` bytes and the ICMP header, and
+/// fills in the latter with a checksum of zero. At most `largest` bytes with the IP header. Returns where the ICMP
+/// header begins and where the message ends, in bytes from the start of the frame; `None`, and nothing done, when the
+/// room does not hold it.
+fn message(
+    room: &mut [u8],
+    about: &Headers,
+    ip: usize,
+    largest: usize,
+    error: Error,
+) -> Option<(usize, usize)> {
+    let l3 = about.l3 as usize;
+    let quoted = (about.len as usize).min(largest - ip - ICMP);
+    let (l4, end) = (l3 + ip, l3 + ip + ICMP + quoted);
+    if end > room.len() {
+        return None;
+    }
+    room.copy_within(l3..l3 + quoted, l4 + ICMP);
+    let icmp = &mut room[l4..l4 + ICMP];
+    icmp[0] = error.kind;
+    icmp[1] = error.code;
+    icmp[2..4].fill(0);
+    icmp[4..].copy_from_slice(&error.word.to_be_bytes());
+    Some((l4, end))
+}
+
 /// The answer for a reason, to a packet of that family. `mtu` is the next hop's.
 pub(crate) fn answer(reason: Reason, headers: &Headers, mtu: u32) -> Answer {
     let error = |kind, code| Answer::Error(Error { kind, code, word: 0 });

@@ -7,8 +7,6 @@ use super::Error;
 
 /// Bytes of the IPv4 header that an error is sent with.
 pub(super) const IP: usize = 20;
-/// Bytes of the ICMP header.
-const ICMP: usize = 8;
 /// Largest error in bytes, its IP header counted: as much of the packet is quoted as fits (RFC 1812 4.3.2.3).
 const LARGEST: usize = 576;
 
@@ -23,25 +21,15 @@ pub(super) fn error(
 ) -> Option<(usize, usize)> {
     let l3 = about.l3 as usize;
     let tos = *room.get(l3 + 1)?;
-    let quoted = (about.len as usize).min(LARGEST - IP - ICMP);
-    let (l4, end) = (l3 + IP, l3 + IP + ICMP + quoted);
-    if end > room.len() {
-        return None;
-    }
-    room.copy_within(l3..l3 + quoted, l4 + ICMP);
-
+    let (l4, end) = super::message(room, about, IP, LARGEST, error)?;
     let icmp = &mut room[l4..end];
-    icmp[0] = error.kind;
-    icmp[1] = error.code;
-    icmp[2..4].fill(0);
-    icmp[4..8].copy_from_slice(&error.word.to_be_bytes());
     let check = !checksum::fold(checksum::sum(icmp, 0));
     icmp[2..4].copy_from_slice(&check.to_be_bytes());
 
     // RFC 1812 4.3.2.5: precedence 6 (internetwork control); the type of service stays the packet's. The low bits are
     // ECN's now (RFC 3168 5) and stay clear.
     let tos = 0xc0 | (tos & 0x1c);
-    header(&mut room[l3..l4], to, tos, (IP + ICMP + quoted) as u16, id);
+    header(&mut room[l3..l4], to, tos, (end - l3) as u16, id);
     Some((l4, end))
 }
 

@@ -7,8 +7,6 @@ use super::Error;
 
 /// Bytes of the IPv6 header.
 pub(super) const IP: usize = 40;
-/// Bytes of the ICMPv6 header.
-const ICMP: usize = 8;
 /// Largest error in bytes, its IP header counted: the smallest MTU of IPv6 (RFC 4443 2.4 (c)).
 const LARGEST: usize = 1280;
 
@@ -16,22 +14,12 @@ const LARGEST: usize = 1280;
 /// ends, in bytes from the start of the frame.
 pub(super) fn error(room: &mut [u8], about: &Headers, to: &Headers, error: Error) -> Option<(usize, usize)> {
     let l3 = about.l3 as usize;
-    let quoted = (about.len as usize).min(LARGEST - IP - ICMP);
-    let (l4, end) = (l3 + IP, l3 + IP + ICMP + quoted);
-    if end > room.len() {
-        return None;
-    }
-    room.copy_within(l3..l3 + quoted, l4 + ICMP);
-
+    let (l4, end) = super::message(room, about, IP, LARGEST, error)?;
     let icmp = &mut room[l4..end];
-    icmp[0] = error.kind;
-    icmp[1] = error.code;
-    icmp[2..4].fill(0);
-    icmp[4..8].copy_from_slice(&error.word.to_be_bytes());
     let check = checksum::transport(to, icmp);
     icmp[2..4].copy_from_slice(&check.to_be_bytes());
 
-    header(&mut room[l3..l4], to, (ICMP + quoted) as u16);
+    header(&mut room[l3..l4], to, (end - l4) as u16);
     Some((l4, end))
 }
 
