@@ -1,0 +1,87 @@
+//! `doctor`: what the daemon knows, handed to the checks.
+
+use serde_json::{Value, json};
+
+use super::no_port;
+use crate::config::OnExit;
+use crate::daemon::{Daemon, guard_entries};
+use crate::doctor;
+use crate::socket::ErrorBody;
+
+impl Daemon {
+    pub(super) fn doctor(&mut self, wanted: Option<&str>) -> Result<Value, ErrorBody> {
+        if let Some(name) = wanted
+            && !self.ports.open.contains_key(name)
+            && !self.ports.waiting.contains_key(name)
+        {
+            return Err(no_port(name));
+        }
+        let snapshot = self.dataplane.counters();
+        let is_wanted = |name: &str| wanted.is_none_or(|wanted| wanted == name);
+        let ports = snapshot
+            .ports
+            .iter()
+            .filter(|stats| is_wanted(&stats.name))
+            .filter_map(|stats| {
+                let open = self.ports.open.get(&stats.name)?;
+                let attrs = self.mirror.port_attrs(open.ifindex).unwrap_or_default();
+                Some(doctor::Port {
+                    name: stats.name.clone(),
+                    mode_wanted: open.port.mode,
+                    mode_obtained: stats.mode_obtained.to_string(),
+                    queues: stats.queues,
+                    mtu: attrs.mtu,
+                    role: open.port.role,
+                    up: attrs.up,
+                    fix_checksums: open.port.fix_checksums,
+                    closed: open.on_exit == OnExit::Drop,
+                    acl_missing: [&open.acl.ingress, &open.acl.egress]
+                        .into_iter()
+                        .flatten()
+                        .filter(|list| !self.lists.has(list))
+                        .cloned()
+                        .collect(),
+                })
+            })
+            .collect();
+        let waiting = self
+            .ports
+            .waiting
+            .iter()
+            .filter(|(name, _)| is_wanted(name))
+            .map(|(name, waiting)| (name.clone(), waiting.message.clone()))
+            .collect();
+        let mut not_ports: Vec<(String, usize)> = Vec::new();
+        if wanted.is_none() {
+            not_ports = self.devices_that_are_no_ports();
+        }
+        let facts = doctor::Facts {
+            ports,
+            waiting,
+            not_ports,
+            frame_size: self.config.runtime.frame_size,
+            workers: snapshot.workers.len(),
+            neighbours: self.mirror.neighbours().len(),
+            guarded: guard_entries(&self.config, &self.state, &self.released)
+                .into_iter()
+                .map(|entry| entry.name)
+                .collect(),
+            node: wanted.is_none(),
+        };
+        Ok(json!({"schema": "margay.doctor/1", "checks": doctor::checks(&facts)}))
+    }
+
+    /// Devices that routes lead to and that are no ports, with the number of such routes.
+    fn devices_that_are_no_ports(&self) -> Vec<(String, usize)> {
+        let mut counts = std::collections::BTreeMap::<String, usize>::new();
+        for route in self.mirror.routes(None) {
+            for hop in &route.nexthops {
+                let is_port = self.ports.open.contains_key(&hop.dev);
+                if !hop.dev.is_empty() && hop.dev != "lo" && !is_port {
+                    *counts.entry(hop.dev.clone()).or_default() += 1;
+                }
+            }
+        }
+        counts.into_iter().collect()
+    }
+}
