@@ -5,6 +5,7 @@
 
 pub mod acl;
 pub mod checksum;
+pub mod filter;
 pub mod lpm;
 pub mod packet;
 pub mod qsbr;

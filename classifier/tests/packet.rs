@@ -3,7 +3,7 @@
 mod property;
 mod support;
 
-use classifier::packet::{Family, Fragment, Headers, MAX_EXTENSION_HEADERS, Malformed, parse};
+use classifier::packet::{Family, Fragment, Headers, MAX_EXTENSION_HEADERS, Malformed, glance, parse};
 use proptest::prelude::*;
 use support::{Spec, reference_sum, valid};
 
@@ -41,6 +41,8 @@ proptest! {
             let [kind, code] = spec.ports.0.to_be_bytes();
             prop_assert_eq!(h.icmp, is_icmp.then_some((kind, code)));
         }
+        let seen = glance(&frame).expect("addresses");
+        prop_assert_eq!(Headers { source_route: h.source_route, ..seen }, h, "a glance sees the same");
     }
 
     /// Any bytes at all, and valid packets with bytes overwritten, agree with the twin.

@@ -1,6 +1,7 @@
 //! Access lists in use: a compiled list and the counters of its rules.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use classifier::acl::{Image, Match};
 
@@ -31,6 +32,8 @@ struct Rows(Box<[Row]>);
 #[derive(Debug)]
 pub struct Instance {
     image: Arc<Image>,
+    /// Tells this instance from all others of the process, from 1.
+    serial: u32,
     /// Per worker: a row for each rule, then one for the default.
     workers: Box<[Rows]>,
 }
@@ -47,8 +50,10 @@ impl Instance {
                     .collect(),
             )
         };
+        static SERIALS: AtomicU32 = AtomicU32::new(1);
         Self {
             image,
+            serial: SERIALS.fetch_add(1, Ordering::Relaxed),
             workers: (0..workers).map(blank).collect(),
         }
     }
@@ -56,6 +61,11 @@ impl Instance {
     /// The compiled list.
     pub fn image(&self) -> &Arc<Image> {
         &self.image
+    }
+
+    /// The number by which workers name the list that decided about a packet; none is 0.
+    pub fn serial(&self) -> u32 {
+        self.serial
     }
 
     /// What each rule decided, added up over the workers; the last element is the default.

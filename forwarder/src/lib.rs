@@ -20,6 +20,7 @@ pub mod snapshot;
 mod steer;
 pub mod tables;
 mod umem;
+pub mod watch;
 mod worker;
 
 pub use dataplane::Dataplane;

@@ -11,6 +11,7 @@ use crate::acl::Instance;
 use crate::counters::Counters;
 use crate::fib::{Fib, Routes};
 use crate::settings::{AntiSpoof, Direction, MAX_PORTS, MacAddr, PortAttrs, PortId, PortSpec, Settings};
+use crate::watch::Watch;
 
 /// Packets that may wait for neighbours, all workers together.
 pub const MAX_HELD: usize = 512;
@@ -92,6 +93,7 @@ pub struct Shared {
     /// The ports as the control thread set them last; workers never take this lock.
     ports_now: Mutex<Vec<Port>>,
     counters: Counters,
+    watch: Watch,
     requests: ArrayQueue<NeighbourRequest>,
     icmp: IcmpLimit,
     workers: usize,
@@ -113,6 +115,7 @@ impl Shared {
             ports: (0..MAX_PORTS).map(|_| Published::new(Port::closed())).collect(),
             ports_now: Mutex::new(vec![Port::closed(); MAX_PORTS]),
             counters: Counters::new(workers),
+            watch: Watch::new(workers),
             requests: ArrayQueue::new(REQUESTS),
             icmp: IcmpLimit {
                 rate: settings.icmp_rate,
@@ -142,6 +145,11 @@ impl Shared {
     /// The counters.
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// The packets that workers show.
+    pub fn watch(&self) -> &Watch {
+        &self.watch
     }
 
     /// Opens a port for workers; its counters start at zero. Its access lists hold from the first frame on.

@@ -4,12 +4,14 @@
 //! [`Headers`], or the one reason why the packet is not a packet. [`martian`] says whether its addresses may be
 //! forwarded at all. Nothing here allocates, and no input panics.
 
+mod glance;
 mod hash;
 mod martian;
 mod transport;
 mod v4;
 mod v6;
 
+pub use glance::glance;
 pub use martian::{Martian, martian};
 pub use transport::protocol;
 pub use v6::MAX_EXTENSION_HEADERS;

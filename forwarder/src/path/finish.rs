@@ -14,6 +14,7 @@ use crate::hold::{Held, Hold};
 use crate::icmp::{self, Bucket};
 use crate::reason::Reason;
 use crate::tables::{NeighbourRequest, Shared};
+use crate::watch::{Decided, End};
 
 /// Rewrites the packet that `headers` describe and hands it over to be sent.
 #[inline]
@@ -66,22 +67,28 @@ impl Finish {
         }
     }
 
-    /// A packet that has passed all stages, or was stopped by one: `next` is its next hop, if it came so far.
+    /// A packet that has passed all stages, or was stopped by one: `next` is its next hop, if it came so far, and
+    /// `decided` is the rule that stopped it, if one did. Returns what became of it.
     #[inline]
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "the parts of one decision, borrowed from different places"
+    )]
     pub(super) fn packet(
         &mut self,
         view: &View<'_>,
         mem: &mut impl Memory,
         packet: Held,
         verdict: Verdict,
+        decided: Decided,
         next: &NextHop,
         out: &mut Outcome,
-    ) {
+    ) -> End {
         match (verdict, next.link) {
             (Verdict::Go, Link::Ready { .. }) => depart_held(view, mem, packet, next, out),
-            (Verdict::Go, Link::Waiting) => self.wait(view, packet, next, out),
+            (Verdict::Go, Link::Waiting) => self.wait(view, mem, packet, next, out),
             (Verdict::Go, Link::Never(Verdict::Drop(reason))) | (Verdict::Drop(reason), _) => {
-                discard(view, packet, reason, out);
+                discard(view, mem, packet, reason, decided, out)
             }
             (Verdict::Go, Link::Never(Verdict::Answer(reason))) | (Verdict::Answer(reason), _) => {
                 if reason == Reason::NeighbourUnresolved && next.ifindex != 0 {
@@ -89,65 +96,75 @@ impl Finish {
                     self.hold
                         .ask_again(view.shared, neighbour(next), now(view.shared));
                 }
-                self.answer(view, mem, packet, reason, next.mtu, out);
+                self.answer(view, mem, packet, reason, decided, next.mtu, out)
             }
             // No stage leaves a next hop like this behind; a packet without a way on has no route.
-            (Verdict::Go, Link::Never(Verdict::Go)) => discard(view, packet, Reason::NoRoute, out),
+            (Verdict::Go, Link::Never(Verdict::Go)) => {
+                discard(view, mem, packet, Reason::NoRoute, decided, out)
+            }
         }
     }
 
     /// Holds the packet while its neighbour is being resolved.
-    fn wait(&mut self, view: &View<'_>, packet: Held, next: &NextHop, out: &mut Outcome) {
+    fn wait(
+        &mut self,
+        view: &View<'_>,
+        mem: &impl Memory,
+        packet: Held,
+        next: &NextHop,
+        out: &mut Outcome,
+    ) -> End {
         let ingress = packet.ingress;
         match self
             .hold
             .push(view.shared, neighbour(next), packet, now(view.shared))
         {
-            Ok(()) => counters(view).held(ingress),
-            Err(packet) => discard(view, packet, Reason::HoldFull, out),
+            Ok(()) => {
+                counters(view).held(ingress);
+                End::Held
+            }
+            Err(packet) => discard(view, mem, packet, Reason::HoldFull, Decided::NONE, out),
         }
     }
 
     /// Answers the packet, if an answer is due and there is a way for it; else it is dropped. Answers are routed like
     /// any packet but pass no access list: they are the node's own.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "the parts of one decision, borrowed from different places"
+    )]
     fn answer(
         &mut self,
         view: &View<'_>,
         mem: &mut impl Memory,
         mut packet: Held,
         reason: Reason,
+        decided: Decided,
         mtu: u32,
         out: &mut Outcome,
-    ) {
+    ) -> End {
         let about = packet.headers;
-        let answer = icmp::answer(reason, &about, mtu);
-        if packet.kind == Kind::Originated || !icmp::due(answer, &about, mem.data(&packet.frame)) {
-            return discard(view, packet, reason, out);
-        }
-        let routes = view.shared.routes();
-        let Some(group) = routes.lookup(view.online, about.family, about.src) else {
-            return discard(view, packet, reason, out);
+        let plan = if packet.kind == Kind::Originated {
+            None
+        } else {
+            plan(view, &about, mem.data(&packet.frame), reason, mtu)
         };
-        let back = icmp::headers(answer, &about, 0);
-        let hash = routes.hash(&back);
-        let next = stages::next_hop(view, group.0, &back, hash);
-        if matches!(next.link, Link::Never(_)) {
-            return discard(view, packet, reason, out);
-        }
-        let prefsrc = routes
-            .group(view.online, GroupId(group.0))
-            .and_then(|image| image.prefsrc);
-        let egress = view.shared.port(view.online, next.egress);
-        let Some(source) = icmp::source(&about, view.port, prefsrc, egress) else {
-            return discard(view, packet, reason, out);
+        let Some(Plan {
+            answer,
+            source,
+            hash,
+            next,
+        }) = plan
+        else {
+            return discard(view, mem, packet, reason, decided, out);
         };
         if !self.icmp.take(now(view.shared)) {
-            return discard(view, packet, Reason::IcmpRateLimited, out);
+            return discard(view, mem, packet, Reason::IcmpRateLimited, decided, out);
         }
         let to = icmp::headers(answer, &about, source);
         let Some((len, to)) = icmp::write(answer, mem.room_mut(&mut packet.frame), &about, &to, self.id)
         else {
-            return discard(view, packet, reason, out);
+            return discard(view, mem, packet, reason, decided, out);
         };
         self.id = self.id.wrapping_add(1);
         mem.set_len(&mut packet.frame, len);
@@ -160,42 +177,106 @@ impl Finish {
             len: len as u32,
             ..packet
         };
-        match next.link {
+        let end = match next.link {
             Link::Ready { .. } => depart_held(view, mem, reply, &next, out),
-            _ => self.wait(view, reply, &next, out),
+            _ => self.wait(view, mem, reply, &next, out),
+        };
+        match end {
+            End::Dropped(_) => end,
+            _ => End::Replied(reason),
         }
     }
 
     /// Sends a packet on that has waited: its way is looked up again, and a list that it has not passed yet is asked.
-    pub(super) fn onward(&mut self, view: &View<'_>, mem: &mut impl Memory, packet: Held, out: &mut Outcome) {
+    /// Returns what became of it, and its way.
+    pub(super) fn onward(
+        &mut self,
+        view: &View<'_>,
+        mem: &mut impl Memory,
+        packet: Held,
+        out: &mut Outcome,
+    ) -> (End, NextHop) {
         let next = way(view, &packet.headers, packet.hash);
-        let mut verdict = Verdict::Go;
+        let (mut verdict, mut decided) = (Verdict::Go, Decided::NONE);
         if packet.kind == Kind::Transit && !matches!(next.link, Link::Never(_)) {
             verdict = stages::fits(&packet.headers, next.mtu);
             if verdict == Verdict::Go && next.egress != packet.egress {
-                verdict = stages::egress_again(view, &packet.headers, next.egress, packet.len);
+                (verdict, decided) = stages::egress_again(view, &packet.headers, next.egress, packet.len);
             }
         }
-        self.packet(
-            view,
-            mem,
-            Held {
-                egress: next.egress,
-                ..packet
-            },
-            verdict,
-            &next,
-            out,
-        );
+        let packet = Held {
+            egress: next.egress,
+            ..packet
+        };
+        let end = self.packet(view, mem, packet, verdict, decided, &next, out);
+        (end, next)
     }
 
     /// A packet whose neighbour did not resolve in time.
-    pub(super) fn late(&mut self, view: &View<'_>, mem: &mut impl Memory, packet: Held, out: &mut Outcome) {
-        self.answer(view, mem, packet, Reason::NeighbourUnresolved, 0, out);
+    pub(super) fn late(
+        &mut self,
+        view: &View<'_>,
+        mem: &mut impl Memory,
+        packet: Held,
+        out: &mut Outcome,
+    ) -> End {
+        self.answer(
+            view,
+            mem,
+            packet,
+            Reason::NeighbourUnresolved,
+            Decided::NONE,
+            0,
+            out,
+        )
     }
 }
 
-fn depart_held(view: &View<'_>, mem: &mut impl Memory, packet: Held, next: &NextHop, out: &mut Outcome) {
+/// How a packet is to be answered.
+pub(super) struct Plan {
+    answer: icmp::Answer,
+    /// The address that the answer comes from.
+    source: u128,
+    /// The hash of the answer's flow, and its next hop.
+    hash: u32,
+    next: NextHop,
+}
+
+/// The answer that a packet gets for a reason: `None` when none is due, or it would have no way or no source. Only the
+/// limit of answers is not asked. `frame` is the packet's; of it, only the link-layer destination is looked at.
+pub(super) fn plan(view: &View<'_>, about: &Headers, frame: &[u8], reason: Reason, mtu: u32) -> Option<Plan> {
+    let answer = icmp::answer(reason, about, mtu);
+    if !icmp::due(answer, about, frame) {
+        return None;
+    }
+    let routes = view.shared.routes();
+    let group = routes.lookup(view.online, about.family, about.src)?;
+    let back = icmp::headers(answer, about, 0);
+    let hash = routes.hash(&back);
+    let next = stages::next_hop(view, group.0, &back, hash);
+    if matches!(next.link, Link::Never(_)) {
+        return None;
+    }
+    let prefsrc = routes
+        .group(view.online, GroupId(group.0))
+        .and_then(|image| image.prefsrc);
+    let egress = view.shared.port(view.online, next.egress);
+    let source = icmp::source(about, view.port, prefsrc, egress)?;
+    Some(Plan {
+        answer,
+        source,
+        hash,
+        next,
+    })
+}
+
+fn depart_held(
+    view: &View<'_>,
+    mem: &mut impl Memory,
+    packet: Held,
+    next: &NextHop,
+    out: &mut Outcome,
+) -> End {
     let Held {
         frame,
         headers,
@@ -214,6 +295,7 @@ fn depart_held(view: &View<'_>, mem: &mut impl Memory, packet: Held, next: &Next
         len,
     };
     depart(view, mem, departure, &headers, next, out);
+    End::Forwarded
 }
 
 /// The way of one packet as the tables are now.
@@ -232,20 +314,41 @@ pub(super) fn neighbour(next: &NextHop) -> NeighbourRequest {
     }
 }
 
-/// Drops a packet: counted once, with its one reason, and its frame is free again.
-pub(super) fn discard(view: &View<'_>, packet: Held, reason: Reason, out: &mut Outcome) {
-    drop_frame(view, packet.frame, packet.len, packet.ingress, reason, out);
+/// Drops a packet: counted once, with its one reason, kept among the last dropped ones, and its frame is free again.
+pub(super) fn discard(
+    view: &View<'_>,
+    mem: &impl Memory,
+    packet: Held,
+    reason: Reason,
+    decided: Decided,
+    out: &mut Outcome,
+) -> End {
+    debug_assert_eq!(packet.ingress, view.id, "a view is of the packet's own port");
+    drop_frame(view, mem, packet.frame, reason, decided, out);
+    End::Dropped(reason)
 }
 
 /// [`discard`] for a frame that never became a packet.
 pub(super) fn drop_frame(
     view: &View<'_>,
+    mem: &impl Memory,
     frame: Frame,
-    len: u32,
-    ingress: crate::settings::PortId,
     reason: Reason,
+    decided: Decided,
     out: &mut Outcome,
 ) {
-    counters(view).dropped(ingress, reason, len as usize);
+    count_drop(view, mem.data(&frame), reason, decided);
     out.free.push(frame);
+}
+
+/// What is noted of every dropped packet that came in through the view's port.
+pub(super) fn count_drop(view: &View<'_>, bytes: &[u8], reason: Reason, decided: Decided) {
+    let counters = counters(view);
+    counters.dropped(view.id, reason, bytes.len());
+    let recent = view.shared.watch().recent(view.worker.unwrap_or(0));
+    let len = bytes.len() as u32;
+    recent.keep(counters.clock(), view.id, reason, decided, len, bytes);
+    if view.is_watched() {
+        super::taps::dropped(view, bytes, reason, decided);
+    }
 }

@@ -8,6 +8,7 @@ pub mod offline;
 mod prefetch;
 mod rewrite;
 mod stages;
+mod taps;
 #[cfg(test)]
 mod tests;
 
@@ -22,6 +23,8 @@ use finish::Finish;
 use lanes::{Lanes, Link, Verdict};
 use prefetch::prefetch;
 use stages::View;
+pub(crate) use stages::address;
+use taps::Pending;
 
 use crate::counters::WorkerCounters;
 use crate::frame::{Frame, Memory};
@@ -29,6 +32,7 @@ use crate::hold::{Fate, Held};
 use crate::reason::Reason;
 use crate::settings::PortId;
 use crate::tables::{MAX_HELD, Shared};
+use crate::watch::{Decided, End};
 
 /// Most frames of a burst.
 pub const BURST: usize = 64;
@@ -113,6 +117,8 @@ pub struct Path {
     shared: Arc<Shared>,
     lanes: Lanes,
     finish: Finish,
+    /// What taps are to be told about the packets of a burst.
+    pending: Pending,
     /// Packets taken out of the hold queue, with whether they waited too long.
     released: Vec<(Held, bool)>,
     /// The state of the tables when the hold queue was looked through last.
@@ -131,6 +137,7 @@ impl Path {
             worker,
             lanes: Lanes::new(),
             finish: Finish::new(&shared),
+            pending: Pending::new(),
             released: Vec::with_capacity(MAX_HELD),
             looked_at: 0,
             looked: 0,
@@ -166,11 +173,15 @@ impl Path {
             shared,
             lanes,
             finish,
+            pending,
             ..
         } = self;
         let view = View::new(shared, online, port, Some(*worker));
 
         receive(&view, lanes, mem, rx, out);
+        if view.is_watched() {
+            pending.received(&view, lanes, mem);
+        }
         stages::addresses(&view, lanes);
         complete_checksums(&view, lanes, mem);
         stages::ingress_acl(&view, lanes);
@@ -180,49 +191,25 @@ impl Path {
         stages::next_hops(&view, lanes);
         stages::mtu(lanes);
         stages::egress_acl(&view, lanes);
-
-        let Lanes {
-            frames,
-            headers,
-            lens,
-            verdict,
-            next,
-            hash,
-            ..
-        } = lanes;
-        for (lane, frame) in frames.drain(..).enumerate() {
-            let (len, egress, hash, kind) = (lens[lane], next[lane].egress, hash[lane], Kind::Transit);
-            // Nearly all packets take this branch: it is kept short.
-            if let (Verdict::Go, Link::Ready { .. }) = (verdict[lane], next[lane].link) {
-                let departure = Departure {
-                    frame,
-                    ingress: port,
-                    egress,
-                    hash,
-                    kind,
-                    len,
-                };
-                finish::depart(&view, mem, departure, &headers[lane], &next[lane], out);
-                continue;
-            }
-            let packet = Held {
-                frame,
-                headers: headers[lane],
-                ingress: port,
-                egress,
-                kind,
-                hash,
-                len,
-            };
-            finish.packet(&view, mem, packet, verdict[lane], &next[lane], out);
+        if view.is_watched() {
+            leave::<true>(&view, lanes, finish, pending, mem, out);
+            taps::publish(&view);
+        } else {
+            leave::<false>(&view, lanes, finish, pending, mem, out);
         }
+    }
+
+    /// Sets the time that this worker's packets are stamped with; to be called before the bursts of a round.
+    #[inline]
+    pub fn set_time(&self, now: Instant) {
+        self.counters().set_clock(self.shared.counters().nanoseconds(now));
     }
 
     /// What time brings: packets that waited go on when their neighbour is known, and are answered when it does not
     /// turn up. To be called between bursts and on waking.
     pub fn tick(&mut self, mem: &mut impl Memory, online: &Online<'_>, now: Instant, out: &mut Outcome) {
         self.ticked = now;
-        self.counters().set_clock(self.shared.counters().nanoseconds(now));
+        self.set_time(now);
         self.release(mem, online, out);
     }
 
@@ -232,7 +219,7 @@ impl Path {
     }
 
     /// Drops the packets that wait: those that came in through `port`, or all of them.
-    pub fn purge(&mut self, online: &Online<'_>, port: Option<PortId>, out: &mut Outcome) {
+    pub fn purge(&mut self, mem: &impl Memory, online: &Online<'_>, port: Option<PortId>, out: &mut Outcome) {
         let Self {
             worker,
             shared,
@@ -245,9 +232,26 @@ impl Path {
             |held| {
                 let view = View::new(shared, online, held.ingress, Some(*worker));
                 finish::counters(&view).released(held.ingress);
-                finish::discard(&view, held, Reason::PortClosed, out);
+                finish::discard(&view, mem, held, Reason::PortClosed, Decided::NONE, out);
+                taps::publish(&view);
             },
         );
+    }
+
+    /// Drops a packet that had passed the path, or never came to it: counted once, and kept as any dropped packet. Its
+    /// frame is the caller's.
+    #[cold]
+    pub fn discard(
+        &self,
+        mem: &impl Memory,
+        online: &Online<'_>,
+        ingress: PortId,
+        frame: &Frame,
+        reason: Reason,
+    ) {
+        let view = View::new(&self.shared, online, ingress, Some(self.worker));
+        finish::count_drop(&view, mem.data(frame), reason, Decided::NONE);
+        taps::publish(&view);
     }
 
     /// Looks through the packets that wait, if the tables have changed since the last time or it is long ago.
@@ -286,7 +290,9 @@ impl Path {
         for (held, late) in released.drain(..) {
             let view = View::new(shared, online, held.ingress, Some(*worker));
             finish::counters(&view).released(held.ingress);
-            if late {
+            if view.is_watched() {
+                taps::released(&view, finish, mem, held, late, out);
+            } else if late {
                 finish.late(&view, mem, held, out);
             } else {
                 finish.onward(&view, mem, held, out);
@@ -318,7 +324,7 @@ fn receive(
         let len = data.len() as u32;
         bytes += u64::from(len);
         if !view.port.open {
-            finish::drop_frame(view, frame, len, port, Reason::PortClosed, out);
+            refuse(view, mem, frame, Reason::PortClosed, out);
             continue;
         }
         match packet::parse(data) {
@@ -326,10 +332,68 @@ fn receive(
                 lanes.push(headers, len);
                 lanes.frames.push(frame);
             }
-            Err(fault) => finish::drop_frame(view, frame, len, port, stages::malformed(fault), out),
+            Err(fault) => refuse(view, mem, frame, stages::malformed(fault), out),
         }
     }
     finish::counters(view).received(port, burst as u64, bytes);
+}
+
+/// Drops a frame before it became a packet.
+#[cold]
+fn refuse(view: &View<'_>, mem: &impl Memory, frame: Frame, reason: Reason, out: &mut Outcome) {
+    if view.is_watched() {
+        taps::refused(view, mem.data(&frame), reason);
+    }
+    finish::drop_frame(view, mem, frame, reason, Decided::NONE, out);
+}
+
+/// The end of a burst: each frame is sent, held, answered or dropped. `WATCHED` when there is a tap: without one, that is
+/// not asked for every packet.
+fn leave<const WATCHED: bool>(
+    view: &View<'_>,
+    lanes: &mut Lanes,
+    finish: &mut Finish,
+    pending: &mut Pending,
+    mem: &mut impl Memory,
+    out: &mut Outcome,
+) {
+    let mut frames = std::mem::take(&mut lanes.frames);
+    for (lane, frame) in frames.drain(..).enumerate() {
+        let (len, next) = (lanes.lens[lane], &lanes.next[lane]);
+        let (egress, hash, kind) = (next.egress, lanes.hash[lane], Kind::Transit);
+        // Nearly all packets take this branch: it is kept short.
+        if let (Verdict::Go, Link::Ready { .. }) = (lanes.verdict[lane], next.link) {
+            let departure = Departure {
+                frame,
+                ingress: view.id,
+                egress,
+                hash,
+                kind,
+                len,
+            };
+            finish::depart(view, mem, departure, &lanes.headers[lane], next, out);
+            if WATCHED {
+                pending.ended(view, lanes, lane, End::Forwarded, mem, out.tx.last());
+            }
+            continue;
+        }
+        let packet = Held {
+            frame,
+            headers: lanes.headers[lane],
+            ingress: view.id,
+            egress,
+            kind,
+            hash,
+            len,
+        };
+        let decided = stages::decided(view, lanes, lane);
+        let before = out.tx.len();
+        let end = finish.packet(view, mem, packet, lanes.verdict[lane], decided, next, out);
+        if WATCHED {
+            pending.ended(view, lanes, lane, end, mem, out.tx[before..].last());
+        }
+    }
+    lanes.frames = frames;
 }
 
 /// The hash of each flow, by the packet inside where that tells more.

@@ -170,7 +170,7 @@ impl Offline {
 impl Drop for Offline {
     fn drop(&mut self) {
         let online = self.reader.online();
-        self.path.purge(&online, None, &mut self.out);
+        self.path.purge(&self.memory, &online, None, &mut self.out);
         for frame in self
             .free
             .drain(..)

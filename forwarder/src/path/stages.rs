@@ -2,6 +2,7 @@
 //! packet. None of them touches a frame.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use classifier::acl::{Action, Match};
 use classifier::lpm::{BURST as LPM_BURST, NO_ROUTE};
@@ -15,6 +16,7 @@ use crate::fib::{AdjId, AdjState, GroupId, Target};
 use crate::reason::Reason;
 use crate::settings::{AntiSpoof, PortId};
 use crate::tables::{Port, Shared};
+use crate::watch::{Decided, Tap};
 
 const _: () = assert!(BURST <= LPM_BURST && BURST <= classifier::acl::BURST);
 
@@ -28,6 +30,8 @@ pub(crate) struct View<'a> {
     pub(crate) port: &'a Port,
     /// Whose rule counters count; `None` counts nothing.
     pub(crate) worker: Option<usize>,
+    /// Who wants to see packets.
+    pub(crate) taps: &'a [Arc<Tap>],
 }
 
 impl<'a> View<'a> {
@@ -43,7 +47,14 @@ impl<'a> View<'a> {
             id,
             port: shared.port(online, id),
             worker,
+            taps: shared.watch().taps(online),
         }
+    }
+
+    /// Whether anybody wants to see packets.
+    #[inline]
+    pub(crate) fn is_watched(&self) -> bool {
+        !self.taps.is_empty()
     }
 }
 
@@ -331,19 +342,49 @@ fn egress_list(view: &View<'_>, lanes: &mut Lanes, list: &Instance, set: u64) {
     }
 }
 
-/// What one egress list says about one packet that was held.
-pub(crate) fn egress_again(view: &View<'_>, headers: &Headers, egress: PortId, len: u32) -> Verdict {
+/// What one egress list says about one packet that was held, and by which rule.
+pub(crate) fn egress_again(
+    view: &View<'_>,
+    headers: &Headers,
+    egress: PortId,
+    len: u32,
+) -> (Verdict, Decided) {
     match &view.shared.port(view.online, egress).egress {
-        None => Verdict::Go,
+        None => (Verdict::Go, Decided::NONE),
         Some(list) => {
-            let decision = list.image().classify(headers);
-            judged(
-                view,
-                list,
-                decision,
-                len,
-                (Reason::AclEgress, Reason::AclRejectEgress),
-            )
+            let found = list.image().classify(headers);
+            let refused = (Reason::AclEgress, Reason::AclRejectEgress);
+            let decided = Decided {
+                list: list.serial(),
+                found,
+            };
+            (judged(view, list, found, len, refused), decided)
         }
     }
+}
+
+/// The rule that stopped a packet, if an access list did.
+#[inline]
+pub(crate) fn decided(view: &View<'_>, lanes: &Lanes, lane: usize) -> Decided {
+    let (Verdict::Drop(reason) | Verdict::Answer(reason)) = lanes.verdict[lane] else {
+        return Decided::NONE;
+    };
+    match reason {
+        Reason::AclIngress | Reason::AclRejectIngress => {
+            by_list(view.port.ingress.as_deref(), lanes.ingress[lane])
+        }
+        Reason::AclEgress | Reason::AclRejectEgress => {
+            let egress = view.shared.port(view.online, lanes.next[lane].egress);
+            by_list(egress.egress.as_deref(), lanes.egress[lane])
+        }
+        _ => Decided::NONE,
+    }
+}
+
+/// What a list said, if there is one.
+pub(crate) fn by_list(list: Option<&Instance>, found: Match) -> Decided {
+    list.map_or(Decided::NONE, |list| Decided {
+        list: list.serial(),
+        found,
+    })
 }

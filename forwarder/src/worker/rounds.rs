@@ -101,6 +101,7 @@ impl Rounds {
     #[inline]
     pub(crate) fn round(&mut self, online: &Online<'_>, now: Instant) -> bool {
         let mut bursts = 0;
+        self.path.set_time(now);
         for place in 0..self.queues.len() {
             let queue = &mut self.queues[place];
             queue.receive(BURST as u32, &mut self.rx);
@@ -116,21 +117,21 @@ impl Rounds {
             queue.refill(&mut self.free);
             self.path
                 .burst(&mut self.umem, online, port, &mut self.rx, &mut self.out);
-            self.dispatch();
+            self.dispatch(online);
             if self.waiting >= BURST {
                 self.kick();
             }
         }
-        let taken = self.take_handed();
+        let taken = self.take_handed(online);
         self.path.tick(&mut self.umem, online, now, &mut self.out);
         let ticked = !self.out.tx.is_empty() || !self.out.free.is_empty();
-        self.dispatch();
+        self.dispatch(online);
         self.kick();
         if now >= self.kick_again {
             self.kick_lagging(now);
         }
         if !self.closing.is_empty() {
-            self.drain_closing(now);
+            self.drain_closing(online, now);
         }
         let completed = self.recycle();
         Gauges::add(&self.gauges().bursts, bursts);
@@ -139,16 +140,16 @@ impl Rounds {
 
     /// Puts departures on TX rings and hand-over rings, and freed frames into the free list.
     #[inline]
-    fn dispatch(&mut self) {
+    fn dispatch(&mut self, online: &Online<'_>) {
         let mut tx = std::mem::take(&mut self.out.tx);
         for departure in tx.drain(..) {
             match self.egress.hop(departure.egress, departure.hash) {
-                Hop::Queue(place) => self.enqueue(place, departure),
+                Hop::Queue(place) => self.enqueue(online, place, departure),
                 Hop::Worker(worker) => match self.fabric.handover(self.number, worker).push(departure) {
                     Ok(()) => self.handed[worker] = true,
-                    Err(departure) => self.discard(departure, Reason::HandoverFull),
+                    Err(departure) => self.discard(online, departure, Reason::HandoverFull),
                 },
-                Hop::Closed => self.discard(departure, Reason::PortClosed),
+                Hop::Closed => self.discard(online, departure, Reason::PortClosed),
             }
         }
         self.out.tx = tx;
@@ -156,10 +157,10 @@ impl Rounds {
     }
 
     #[inline]
-    fn enqueue(&mut self, place: usize, departure: Departure) {
+    fn enqueue(&mut self, online: &Online<'_>, place: usize, departure: Departure) {
         let queue = &mut self.queues[place];
         if !queue.accepts(&departure.frame) {
-            return self.discard(departure, Reason::TxRingFull);
+            return self.discard(online, departure, Reason::TxRingFull);
         }
         if queue.unkicked() == 0 {
             self.staged.push(place);
@@ -170,16 +171,15 @@ impl Rounds {
     }
 
     #[cold]
-    fn discard(&mut self, departure: Departure, reason: Reason) {
+    fn discard(&mut self, online: &Online<'_>, departure: Departure, reason: Reason) {
         self.path
-            .counters()
-            .dropped(departure.ingress, reason, departure.len as usize);
+            .discard(&self.umem, online, departure.ingress, &departure.frame, reason);
         self.free.push(departure.frame);
     }
 
     /// Sends what other workers handed over, and takes back frames that come home.
     #[inline]
-    fn take_handed(&mut self) -> bool {
+    fn take_handed(&mut self, online: &Online<'_>) -> bool {
         let workers = self.fabric.workers();
         if workers == 1 {
             return false;
@@ -196,9 +196,9 @@ impl Rounds {
                 any = true;
                 self.owed[from] += 1;
                 match self.egress.hop(departure.egress, departure.hash) {
-                    Hop::Queue(place) => self.enqueue(place, departure),
+                    Hop::Queue(place) => self.enqueue(online, place, departure),
                     // The port was closed, or given to other workers, while the packet was on its way.
-                    Hop::Worker(_) | Hop::Closed => self.discard(departure, Reason::PortClosed),
+                    Hop::Worker(_) | Hop::Closed => self.discard(online, departure, Reason::PortClosed),
                 }
             }
             while let Some(frame) = self.fabric.returns(from, self.number).pop() {
@@ -357,8 +357,8 @@ impl Rounds {
                 self.egress.open(port, owners, &self.queues);
             }
             Command::Close { port } => {
-                self.path.purge(online, Some(port), &mut self.out);
-                self.dispatch();
+                self.path.purge(&self.umem, online, Some(port), &mut self.out);
+                self.dispatch(online);
                 self.kick();
                 self.close(port, sleep, now);
             }
@@ -405,15 +405,14 @@ impl Rounds {
     }
 
     /// Lets packets that are on the TX rings of closing queues leave, and drops what they have received.
-    fn drain_closing(&mut self, now: Instant) {
+    fn drain_closing(&mut self, online: &Online<'_>, now: Instant) {
         for closing in &mut self.closing {
             let queue = &mut closing.queue;
             queue.receive(u32::MAX, &mut self.rx);
             for frame in self.rx.drain(..) {
                 self.path.counters().received(queue.port(), 1, frame.len() as u64);
                 self.path
-                    .counters()
-                    .dropped(queue.port(), Reason::PortClosed, frame.len());
+                    .discard(&self.umem, online, queue.port(), &frame, Reason::PortClosed);
                 self.free.push(frame);
             }
             let gone = queue.unsent() > 0 && queue.kick() == Kick::Down;
@@ -453,7 +452,7 @@ impl Rounds {
     /// Gives all queues to the control thread and all frames to the caller.
     pub(crate) fn end(mut self, online: &Online<'_>) -> Vec<Frame> {
         self.kick();
-        self.path.purge(online, None, &mut self.out);
+        self.path.purge(&self.umem, online, None, &mut self.out);
         self.free.append(&mut self.out.free);
         let closing = std::mem::take(&mut self.closing)
             .into_iter()

@@ -279,7 +279,7 @@ impl Rig {
     /// Drops everything that waits.
     pub(crate) fn purge(&mut self, port: Option<PortId>) {
         let reader = self.reader.as_ref().unwrap();
-        self.path.purge(&reader.online(), port, &mut self.out);
+        self.path.purge(&self.mem, &reader.online(), port, &mut self.out);
         self.collect();
     }
 }
