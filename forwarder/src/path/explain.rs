@@ -1,15 +1,17 @@
 //! What a worker would do with a packet, told without sending one.
 
+use std::net::IpAddr;
+
 use classifier::acl::Match;
 use classifier::lpm::IpPrefix;
 use classifier::packet::Headers;
 
+use super::finish;
 use super::lanes::{Lanes, Link, Verdict};
 use super::stages::{self, View};
 use crate::fib::{AdjId, Adjacency, Fib, GroupId, TableId};
-use crate::icmp;
 use crate::reason::Reason;
-use crate::settings::PortId;
+use crate::settings::{AntiSpoof, PortId};
 use crate::tables::Shared;
 
 /// What becomes of an explained packet.
@@ -44,6 +46,10 @@ pub struct Explanation {
     pub fate: Fate,
     /// Why it is not forwarded; `None` when it is.
     pub reason: Option<Reason>,
+    /// Which sources the ingress port accepts.
+    pub anti_spoof: AntiSpoof,
+    /// Whether this source is among them; `None` when that is not asked.
+    pub source_belongs: Option<bool>,
     /// What the ingress port's list says; `None` without a list, or when the packet does not come so far.
     pub ingress_rule: Option<Match>,
     /// What the egress port's list says; `None` without a list, or when the packet does not come so far.
@@ -52,13 +58,20 @@ pub struct Explanation {
     pub route: Option<(TableId, IpPrefix, GroupId)>,
     /// The member that the flow takes.
     pub member: Option<(AdjId, Adjacency)>,
+    /// The flow's hash, which has chosen the member.
+    pub hash: u32,
+    /// Largest IP packet that goes this way, in bytes; `None` without a way.
+    pub mtu: Option<u32>,
+    /// The neighbour that it is given to, on the device of that index; `None` without a way.
+    pub neighbour: Option<(IpAddr, u32)>,
     /// The port that it leaves by.
     pub egress_port: Option<PortId>,
     /// Whether the next hop's Ethernet address is known; a packet to one that is not waits for it.
     pub resolved: bool,
 }
 
-/// Explains a packet that comes in through `port`, by the very functions that workers run. Nothing is counted.
+/// Explains a packet that comes in through `port`, by the very functions that workers run. Nothing is counted. That a
+/// worker answers only so many packets a second, and holds only so many, is left out.
 ///
 /// Packets to the node's own addresses never reach a worker; who knows these addresses says `local` before asking here.
 pub fn explain(shared: &Shared, fib: &Fib, headers: &Headers, port: PortId) -> Explanation {
@@ -67,11 +80,12 @@ pub fn explain(shared: &Shared, fib: &Fib, headers: &Headers, port: PortId) -> E
     let view = View::new(shared, &online, port, None);
     let mut lanes = Lanes::new();
     lanes.push(*headers, u32::from(headers.l3) + u32::from(headers.len));
-    if !view.port.open {
-        lanes.verdict[0] = Verdict::Drop(Reason::PortClosed);
-    }
 
     stages::addresses(&view, &mut lanes);
+    if !view.port.open {
+        // A worker does not even look at what is in the frame.
+        lanes.verdict[0] = Verdict::Drop(Reason::PortClosed);
+    }
     let came_in = lanes.goes(0);
     stages::ingress_acl(&view, &mut lanes);
     stages::ttl(&mut lanes);
@@ -89,20 +103,28 @@ pub fn explain(shared: &Shared, fib: &Fib, headers: &Headers, port: PortId) -> E
         Verdict::Drop(reason) => (Fate::Drop, Some(reason)),
         Verdict::Answer(reason) => {
             // As of a frame to the port itself: the steering program passes no other one.
-            let due = icmp::due(icmp::answer(reason, headers, next.mtu), headers, &[0]);
-            (if due { Fate::Reply } else { Fate::Drop }, Some(reason))
+            let plan = finish::plan(&view, headers, &[0], reason, next.mtu);
+            let fate = if plan.is_some() { Fate::Reply } else { Fate::Drop };
+            (fate, Some(reason))
         }
     };
+    let has_way = !matches!(next.link, Link::Never(_));
+    let is_martian = !came_in && reason != Some(Reason::SpoofedSource);
     let has_list = |id, direction: fn(&crate::tables::Port) -> bool| direction(shared.port(&online, id));
     Explanation {
         fate,
         reason,
+        anti_spoof: view.port.anti_spoof,
+        source_belongs: (view.port.anti_spoof != AntiSpoof::Off && !is_martian).then_some(came_in),
         ingress_rule: (came_in && view.port.ingress.is_some()).then_some(lanes.ingress[0]),
         egress_rule: (goes_out && has_list(next.egress, |port| port.egress.is_some()))
             .then_some(lanes.egress[0]),
         route: fib.lookup(stages::address(headers.family, headers.dst)),
         member: next.adj.and_then(|adj| Some((adj, *fib.adjacency(adj)?))),
-        egress_port: (!matches!(next.link, Link::Never(_))).then_some(next.egress),
+        hash: lanes.hash[0],
+        mtu: has_way.then_some(next.mtu),
+        neighbour: has_way.then_some((next.neighbour, next.ifindex)),
+        egress_port: has_way.then_some(next.egress),
         resolved: matches!(next.link, Link::Ready { .. }),
     }
 }

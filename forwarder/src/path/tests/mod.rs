@@ -8,6 +8,7 @@
 //! ```
 
 mod acl;
+mod agreement;
 mod answers;
 mod concurrent;
 mod explained;
@@ -15,3 +16,4 @@ mod forwarding;
 mod held;
 mod property;
 mod rig;
+mod taps;
