@@ -10,6 +10,7 @@
 //! | [`host`] | one namespace: commands, programs and threads inside it |
 //! | [`margay`] | a `margayd` in a namespace and the questions that labs ask of it |
 //! | [`wait`] | waiting for a described condition with a time limit |
+//! | [`schema`] | JSON answers checked against `docs/schema/` |
 //! | [`raw`] | frames made by hand, sent and received on a device |
 //! | [`traffic`] | numbered datagrams from one namespace to another, and what was lost of them |
 //! | [`sys`] | the few system calls that need `unsafe` |
@@ -18,6 +19,7 @@ pub mod host;
 pub mod lab;
 pub mod margay;
 pub mod raw;
+pub mod schema;
 pub mod sys;
 pub mod traffic;
 pub mod wait;

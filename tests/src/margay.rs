@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::host::{Done, Host, Program, finish};
 use crate::lab::{Lab, announce, lock};
+use crate::schema;
 use crate::traffic::Tally;
 use crate::wait::{LIMIT, wait_for};
 
@@ -161,7 +162,12 @@ impl Margay {
         wait_for("margayd ends on SIGTERM", LIMIT, || process.exited())
     }
 
-    /// Runs `margay` with these words; single quotes keep blanks together.
+    /// Runs `margay` with these words; single quotes keep blanks together. What it prints with `-j` is checked against its schema, and the
+    /// code of an error against the exit status.
+    ///
+    /// # Panics
+    /// When that check fails.
+    #[track_caller]
     pub fn run(&self, words: &str) -> Done {
         let mut command = self.host.command("timeout");
         command
@@ -177,7 +183,16 @@ impl Margay {
                 command.args(part.split_whitespace());
             }
         }
-        finish(&mut command)
+        let done = finish(&mut command);
+        if words.split_whitespace().any(|word| word == "-j") {
+            let what = format!("margay {words}");
+            schema::check_lines(&what, &done.out);
+            for error in schema::check_lines(&what, &done.err) {
+                let code = error["code"].as_str().unwrap_or_default();
+                assert_eq!(done.code, schema::exit_status(code), "margay {words}: {error}");
+            }
+        }
+        done
     }
 
     /// Runs `margay -j` and answers its one object.
@@ -383,12 +398,6 @@ pub fn list<'a>(answer: &'a Value, key: &str) -> &'a [Value] {
 
 #[track_caller]
 fn parse(words: &str, text: &str) -> Value {
-    let value: Value = serde_json::from_str(text)
-        .unwrap_or_else(|error| panic!("margay {words} did not print one JSON object: {error}: {text}"));
-    let schema = value["schema"].as_str().unwrap_or_default();
-    assert!(
-        schema.starts_with("margay.") && schema.ends_with("/1"),
-        "margay {words}: schema {schema:?}"
-    );
-    value
+    serde_json::from_str(text)
+        .unwrap_or_else(|error| panic!("margay {words} did not print one JSON object: {error}: {text}"))
 }

@@ -50,6 +50,12 @@ pub const LABS: &[Need] = &[
     Need("iputils-tracepath", Program("tracepath")),
     Need("busybox", Program("busybox")),
     Need("procps", Program("sysctl")),
+    Need("python3", Program("python3")),
+    Need("tmux", Program("tmux")),
+    Need("iptables", Program("iptables")),
+    Need("ethtool", Program("ethtool")),
+    // Only promtool, which checks the alert rules, is used.
+    Need("prometheus", Program("promtool")),
 ];
 
 /// What the look-up benchmarks link their peers with.
@@ -68,6 +74,7 @@ const SERVICES: &[(&str, &str)] = &[
     ("frr", "frr.service"),
     ("iperf3", "iperf3.service"),
     ("dpdk-dev", "dpdk.service"),
+    ("prometheus", "prometheus.service"),
 ];
 
 /// While packages are installed, Debian asks this program whether a service may be started; 101 means no. The script puts it there

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use tests::margay::{list, program};
-use tests::{Host, LIMIT, Margay, wait_for};
+use tests::{Host, LIMIT, Margay, schema, wait_for};
 
 use crate::common::{Node, node};
 
@@ -120,6 +120,7 @@ fn answers() {
     let checked = margay.json(&format!("acl check {}", file.display()));
     assert!(list(&checked, "errors").is_empty());
     margay.json(&format!("config check {}", margay.config().display()));
+    every_other_schema(&net, &margay);
     // Everything also prints as a table, without failing.
     for words in [
         "status",
@@ -140,6 +141,42 @@ fn answers() {
     assert_eq!(margay.run("drops --reset").code, 0);
     assert_eq!(margay.drops("acl_ingress"), 0, "the counters begin anew");
     margay.check_sums();
+}
+
+/// The commands that [`answers`] has not asked yet, so that each answer is held against its schema by at least one lab.
+fn every_other_schema(net: &Node, margay: &Margay) {
+    margay.json("port show up0");
+    margay.json("port set cali-a --acl-egress all");
+    margay.json("port set cali-a --default");
+    margay.json("acl reload");
+    margay.json(&format!("config diff {}", margay.config().display()));
+    let from = "--from 10.65.0.2 --to 203.0.113.1 --in cali-a";
+    margay.json(&format!("explain {from} --proto udp --dport 9 --expect deny"));
+    margay.json(&format!("explain {from} --dport 443 --expect allow"));
+    let file = |name: &str, text: &str| {
+        let path = net.lab.directory().join(name);
+        fs::write(&path, text).expect("the lab's directory can be written");
+        path.display().to_string()
+    };
+    let cases = file(
+        "cases",
+        &format!("{from} --dport 443 --expect allow\n{from} --dport 80 --expect deny\n"),
+    );
+    let done = margay.run(&format!("-j explain --cases {cases}"));
+    assert_eq!(done.code, 7, "{done:?}");
+    let prefixes = file("prefixes", "10.0.0.0/8\n192.0.2.0/24\n");
+    let keys = file("keys", "10.0.0.1\n192.0.2.1\n");
+    let rules = file(
+        "rules",
+        "@0.0.0.0/0\t10.0.0.0/8\t0 : 65535\t0 : 65535\t0x06/0xFF\t0/0\n",
+    );
+    let rule_keys = file("rule-keys", "1 167772161 1 1 6 0\n");
+    margay.json(&format!("bench lpm --prefixes {prefixes} --keys {keys}"));
+    margay.json(&format!("bench acl --rules {rules} --keys {rule_keys}"));
+    margay.json(&format!(
+        "bench forward --prefixes {prefixes} --rules {rules} --keys {keys}"
+    ));
+    margay.json("release --all");
 }
 
 #[test]
@@ -163,11 +200,16 @@ fn exit_codes() {
     // Errors are JSON with a stable code when JSON is asked for, and on the error stream.
     let done = code("-j acl show nosuch", 3);
     assert!(done.out.is_empty(), "{done:?}");
-    let error: Value = serde_json::from_str(&done.err).unwrap_or_else(|error| panic!("{error}: {done:?}"));
-    assert!(
-        error["code"].is_string() || error["error"]["code"].is_string(),
-        "{error}"
-    );
+    let error = schema::check_lines("acl show nosuch", &done.err).remove(0);
+    assert_eq!(error["code"], "not_found", "{error}");
+    // Each exit status with its error, checked by the harness: usage, not found, a file that is bad, an expectation that is not met.
+    code("-j no-such-command", 2);
+    code("-j route get not-an-address", 2);
+    code("-j route get 198.51.100.1", 3);
+    code("-j port show nosuch", 3);
+    code("-j route show --table 77", 3);
+    code("-j port set up0", 2);
+    code("-j config diff /nonexistent", 6);
     // Nobody listens.
     let mut nobody = net.r.command(program("margay"));
     let done = tests::host::finish(nobody.args(["--socket", "/nonexistent/margay.sock", "status"]));
@@ -227,7 +269,7 @@ fn the_wire() {
             .write_all(format!("{request}\n").as_bytes())
             .expect("the daemon reads");
         let line = lines.next().expect("the daemon answers").expect("a line");
-        serde_json::from_str::<Value>(&line).unwrap_or_else(|error| panic!("{error}: {line}"))
+        schema::check_lines(request, &line).remove(0)
     };
     // Several requests on one connection; nonsense is answered and does not end it.
     assert_eq!(
@@ -245,13 +287,7 @@ fn the_wire() {
         r#"{"command": "route get", "args": {"address": "x"}}"#,
     ] {
         let answer = ask(nonsense);
-        assert!(answer.to_string().contains("code"), "{nonsense}: {answer}");
-        assert!(
-            answer["schema"]
-                .as_str()
-                .is_some_and(|schema| schema.starts_with("margay.")),
-            "{answer}"
-        );
+        assert_eq!(answer["schema"], "margay.error/1", "{nonsense}: {answer}");
     }
     assert_eq!(ask(r#"{"command": "status"}"#)["ready"], json!(true));
     // A stream: every line an object, until we go.
@@ -273,13 +309,8 @@ fn the_wire() {
     adder();
     loop {
         let line = events.next().expect("the stream goes on").expect("a line");
-        let event: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
-        assert!(
-            event["schema"]
-                .as_str()
-                .is_some_and(|schema| schema.starts_with("margay.")),
-            "{event}"
-        );
+        let event = schema::check_lines("monitor", &line).remove(0);
+        assert_eq!(event["schema"], "margay.monitor/1");
         if line.contains("198.51.100.") {
             break;
         }
@@ -313,6 +344,39 @@ fn reload_of_the_configuration() {
     });
     a.reaches("203.0.113.1");
     margay.check_sums();
+}
+
+/// The client of the documentation prints the routes that `margay` prints, and an error with its code.
+#[test]
+fn client_in_python() {
+    let Some((net, _a, margay)) = build("client") else {
+        return;
+    };
+    let client = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/client.py");
+    let ask = |table: &str| {
+        let socket = margay.socket();
+        net.r.try_sh(&format!(
+            "python3 {} {} {table}",
+            client.display(),
+            socket.display()
+        ))
+    };
+    let done = ask("254");
+    assert_eq!(done.code, 0, "{done:?}");
+    let shown = margay.json("route show --table 254");
+    let prefixes: Vec<_> = list(&shown, "routes")
+        .iter()
+        .filter_map(|route| route["prefix"].as_str())
+        .collect();
+    let printed: Vec<_> = done
+        .out
+        .lines()
+        .filter_map(|line| line.split(' ').next())
+        .collect();
+    assert_eq!(printed, prefixes);
+    assert!(done.out.contains("0.0.0.0/0 unicast 10.0.0.2\n"), "{done:?}");
+    let done = ask("77");
+    assert!(done.code == 1 && done.err.starts_with("not_found: "), "{done:?}");
 }
 
 /// sd_notify(3): READY=1 once traffic is taken, and not before; STOPPING=1 at the end.
