@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam::utils::CachePadded;
 
-use crate::path::{Departure, Kind};
+use crate::path::{BURST, Departure, Kind};
 use crate::reason::Reason;
 use crate::settings::{MAX_PORTS, PortId};
 
@@ -85,6 +85,30 @@ impl Default for PortRow {
     }
 }
 
+/// Classes of burst sizes: class `n` holds bursts of more than `2^(n-1)` and up to `2^n` packets.
+pub const BURST_CLASSES: usize = BURST.ilog2() as usize + 1;
+
+/// How large one worker's bursts were.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct BurstSizes {
+    /// Bursts by class.
+    pub classes: [u64; BURST_CLASSES],
+    /// Packets of all bursts.
+    pub packets: u64,
+}
+
+impl BurstSizes {
+    /// All bursts.
+    pub fn bursts(&self) -> u64 {
+        self.classes.iter().sum()
+    }
+
+    /// The most packets that a burst of a class has.
+    pub fn limit(class: usize) -> u64 {
+        1 << class
+    }
+}
+
 /// The counters that one worker writes.
 #[derive(Debug)]
 pub struct WorkerCounters {
@@ -92,6 +116,10 @@ pub struct WorkerCounters {
     ports: Box<[OnceLock<Box<PortRow>>]>,
     /// The worker's coarse clock: nanoseconds since the data plane's start, set between bursts.
     clock: Counter,
+    /// Bursts by the class of their size.
+    sizes: [Counter; BURST_CLASSES],
+    /// Packets of all bursts.
+    packets: Counter,
 }
 
 impl WorkerCounters {
@@ -99,6 +127,8 @@ impl WorkerCounters {
         Self {
             ports: (0..MAX_PORTS).map(|_| OnceLock::new()).collect(),
             clock: Counter::default(),
+            sizes: Default::default(),
+            packets: Counter::default(),
         }
     }
 
@@ -121,12 +151,32 @@ impl WorkerCounters {
         self.clock.get()
     }
 
-    /// Frames taken from the RX ring of `port`.
+    /// One burst, taken from the RX ring of `port`: 1 to [`BURST`] packets.
     #[inline]
     pub fn received(&self, port: PortId, packets: u64, bytes: u64) {
+        // 1, 2, 3 to 4, 5 to 8, …: the bits that the number before needs.
+        let class = (u64::BITS - packets.saturating_sub(1).leading_zeros()) as usize;
+        if let Some(size) = self.sizes.get(class) {
+            size.add(1);
+        }
+        self.packets.add(packets);
+        self.drained(port, packets, bytes);
+    }
+
+    /// Frames that were left on the RX ring of a port that is being closed: no burst, as nothing is done with them.
+    #[inline]
+    pub fn drained(&self, port: PortId, packets: u64, bytes: u64) {
         let row = self.row(port);
         row.rx_packets.add(packets);
         row.rx_bytes.add(bytes);
+    }
+
+    /// How large the worker's bursts were.
+    pub fn bursts(&self) -> BurstSizes {
+        BurstSizes {
+            classes: std::array::from_fn(|class| self.sizes[class].get()),
+            packets: self.packets.get(),
+        }
     }
 
     /// One packet that came in through `ingress` was dropped. `len` is its frame's length in bytes.
@@ -335,5 +385,26 @@ impl Counters {
             }
         }
         sum
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bursts_are_counted_by_the_class_of_their_size() {
+        let counters = Counters::new(1);
+        let port = PortId(3);
+        for packets in 1..=BURST as u64 {
+            counters.worker(0).received(port, packets, packets * 60);
+        }
+        counters.worker(0).drained(port, 100, 6000);
+        let sizes = counters.worker(0).bursts();
+        assert_eq!(sizes.classes, [1, 1, 2, 4, 8, 16, 32]);
+        assert_eq!(sizes.bursts(), BURST as u64);
+        assert_eq!(BurstSizes::limit(BURST_CLASSES - 1), BURST as u64);
+        // Frames of a port that closes come in, but in no burst.
+        assert_eq!(counters.port(port).rx_packets, sizes.packets + 100);
     }
 }

@@ -29,4 +29,4 @@ pub use port::device;
 pub use settings::{
     AntiSpoof, Direction, MacAddr, Mode, MultipathHash, PortAttrs, PortId, PortSpec, Profile, Role, Settings,
 };
-pub use snapshot::{Census, DropCount, FrameStats, Obtained, PortStats, Snapshot, WorkerStats};
+pub use snapshot::{Census, DropCount, FrameStats, Obtained, PortStats, QueueStats, Snapshot, WorkerStats};

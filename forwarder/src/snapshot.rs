@@ -1,9 +1,10 @@
 //! What the data plane tells about itself.
 
 use std::fmt;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crate::PortId;
+use crate::counters::BurstSizes;
 use crate::reason::Reason;
 
 /// How frames of a port reach user space, as the kernel granted it.
@@ -34,6 +35,8 @@ impl fmt::Display for Obtained {
 pub struct Snapshot {
     /// Open ports, by number.
     pub ports: Vec<PortStats>,
+    /// What the kernel counted on each queue's socket, by port and queue.
+    pub queues: Vec<QueueStats>,
     /// Drops that happened at least once, by port and reason.
     pub drops: Vec<DropCount>,
     /// Workers, in the order of the configured cores.
@@ -77,6 +80,25 @@ pub struct PortStats {
     pub queues: u32,
 }
 
+/// One RX queue of a port: what the kernel counted on its socket since it was bound (`struct xdp_statistics`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueueStats {
+    /// The port.
+    pub port: PortId,
+    /// The queue's number.
+    pub queue: u32,
+    /// The worker that serves it.
+    pub worker: u16,
+    /// Packets that found the RX ring full.
+    pub rx_ring_full: u64,
+    /// Packets that found no frame in the fill ring.
+    pub rx_no_frame: u64,
+    /// Packets that the kernel dropped for another reason, in practice because they are longer than a frame.
+    pub rx_oversize: u64,
+    /// Descriptors of the fill and TX rings that the kernel refused.
+    pub invalid: u64,
+}
+
 /// Packets that came in through one port and were dropped for one reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DropCount {
@@ -99,8 +121,14 @@ pub struct WorkerStats {
     pub core: usize,
     /// Share of time spent on packets since the snapshot before, 0 to 1.
     pub busy: f64,
+    /// Time spent on packets, since the worker's start.
+    pub busy_time: Duration,
+    /// The rest of its time: asleep, or looking for packets in vain.
+    pub idle_time: Duration,
     /// Bursts taken.
     pub bursts: u64,
+    /// How large they were.
+    pub sizes: BurstSizes,
     /// (Port, queue) pairs that it serves.
     pub queues: u32,
 }

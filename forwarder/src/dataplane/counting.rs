@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::Dataplane;
 use crate::port::Port;
@@ -66,7 +66,13 @@ impl Dataplane {
         let id = port.id;
         // The later a packet is counted, the earlier its count is read: no sum is larger than what came in.
         let totals = self.shared.counters().port(id);
-        let kernel = port.statistics();
+        let (mut ring_full, mut no_frame, mut oversize) = (0, 0, 0);
+        for queue in port.statistics() {
+            ring_full += queue.rx_ring_full;
+            no_frame += queue.rx_no_frame;
+            oversize += queue.rx_oversize;
+            snapshot.queues.push(queue);
+        }
         let steered = self.steer.tallies(id).unwrap_or_default();
 
         for (at, row) in totals
@@ -84,8 +90,6 @@ impl Dataplane {
                 last_seen: row.last_seen,
             });
         }
-        // `rx_dropped` counts packets without a frame, which the fill ring's count tells apart, and too large ones.
-        let no_frame = kernel.rx_dropped.min(kernel.rx_fill_ring_empty);
         let drops = [
             (
                 Reason::HostProtection,
@@ -93,9 +97,9 @@ impl Dataplane {
                 steered.protected.bytes,
             ),
             (Reason::PortClosed, steered.closed.packets, steered.closed.bytes),
-            (Reason::RxRingFull, kernel.rx_ring_full, 0),
+            (Reason::RxRingFull, ring_full, 0),
             (Reason::RxNoFrame, no_frame, 0),
-            (Reason::Oversize, kernel.rx_dropped - no_frame, 0),
+            (Reason::Oversize, oversize, 0),
         ];
         let mut marks = self.marks.borrow_mut();
         let mut dropped = totals.dropped();
@@ -158,10 +162,15 @@ impl Dataplane {
             if fresh {
                 *mark = (busy, (busy.saturating_sub(mark.0) as f64 / elapsed).min(1.0));
             }
+            let busy_time = Duration::from_nanos(busy);
+            let sizes = self.shared.counters().worker(number).bursts();
             workers.push(WorkerStats {
                 core: worker.core,
                 busy: mark.1,
-                bursts: gauges.bursts.load(Relaxed),
+                busy_time,
+                idle_time: worker.started.elapsed().saturating_sub(busy_time),
+                bursts: sizes.bursts(),
+                sizes,
                 queues: gauges.queues.load(Relaxed) as u32,
             });
         }

@@ -6,9 +6,10 @@ pub(crate) mod open;
 pub(crate) mod queue;
 pub(crate) mod socket;
 
-use crate::port::socket::{Socket, Statistics};
+use crate::port::socket::Socket;
 use crate::settings::{PortId, PortSpec};
 use crate::snapshot::Obtained;
+use crate::snapshot::QueueStats;
 use crate::steer::link::Link;
 
 /// An open port as the control thread sees it. Its queues are with the workers.
@@ -26,15 +27,21 @@ pub(crate) struct Port {
 }
 
 impl Port {
-    /// What the kernel counted on the port's sockets. A device that is gone has counted nothing more.
-    pub(crate) fn statistics(&self) -> Statistics {
-        let mut sum = Statistics::default();
-        for socket in &self.sockets {
+    /// What the kernel counted on the port's sockets, by queue. A device that is gone has counted nothing more.
+    pub(crate) fn statistics(&self) -> impl Iterator<Item = QueueStats> + '_ {
+        self.sockets.iter().enumerate().map(|(queue, socket)| {
             let counted = socket.statistics().unwrap_or_default();
-            sum.rx_dropped += counted.rx_dropped;
-            sum.rx_ring_full += counted.rx_ring_full;
-            sum.rx_fill_ring_empty += counted.rx_fill_ring_empty;
-        }
-        sum
+            // `rx_dropped` counts packets without a frame, which the fill ring's count tells apart, and too large ones.
+            let no_frame = counted.rx_dropped.min(counted.rx_fill_ring_empty);
+            QueueStats {
+                port: self.id,
+                queue: queue as u32,
+                worker: self.owners.get(queue).copied().unwrap_or_default(),
+                rx_ring_full: counted.rx_ring_full,
+                rx_no_frame: no_frame,
+                rx_oversize: counted.rx_dropped - no_frame,
+                invalid: counted.invalid,
+            }
+        })
     }
 }

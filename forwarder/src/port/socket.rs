@@ -74,6 +74,8 @@ pub(crate) struct Statistics {
     pub(crate) rx_ring_full: u64,
     /// No frame to receive into.
     pub(crate) rx_fill_ring_empty: u64,
+    /// Descriptors of the fill and TX rings that made no sense to the kernel.
+    pub(crate) invalid: u64,
 }
 
 /// What a kick did.
@@ -274,6 +276,7 @@ impl Socket {
             rx_dropped: counted.rx_dropped,
             rx_ring_full: counted.rx_ring_full,
             rx_fill_ring_empty: counted.rx_fill_ring_empty_descs,
+            invalid: counted.rx_invalid_descs + counted.tx_invalid_descs,
         })
     }
 

@@ -48,8 +48,6 @@ pub(crate) struct Returned {
 /// Numbers that a worker publishes; it is their only writer.
 #[derive(Debug, Default)]
 pub(crate) struct Gauges {
-    /// Bursts taken.
-    pub(crate) bursts: AtomicU64,
     /// Nanoseconds spent on packets.
     pub(crate) busy: AtomicU64,
     /// Frames in the free list.

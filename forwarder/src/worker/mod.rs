@@ -59,6 +59,7 @@ pub(crate) struct Plan {
 #[derive(Debug)]
 pub(crate) struct Worker {
     pub(crate) core: usize,
+    pub(crate) started: Instant,
     thread: JoinHandle<Vec<Frame>>,
 }
 
@@ -104,7 +105,7 @@ impl Worker {
             source,
         })?;
         match told.recv() {
-            Ok(Ok(())) => Ok(Self { core, thread }),
+            Ok(Ok(())) => Ok(Self { core, started: Instant::now(), thread }),
             Ok(Err((true, Some(source)))) => Err(Error::Kernel { what: "creating an epoll descriptor".to_owned(), source }),
             _ => Err(Error::Setting {
                 key: "runtime.workers",

@@ -100,7 +100,7 @@ impl Rounds {
     /// One round. Returns whether there was anything to do.
     #[inline]
     pub(crate) fn round(&mut self, online: &Online<'_>, now: Instant) -> bool {
-        let mut bursts = 0;
+        let mut received = false;
         self.path.set_time(now);
         for place in 0..self.queues.len() {
             let queue = &mut self.queues[place];
@@ -108,7 +108,7 @@ impl Rounds {
             if self.rx.is_empty() {
                 continue;
             }
-            bursts += 1;
+            received = true;
             let port = queue.port();
             if queue.is_pressed() && self.grown < self.growth {
                 self.grown += queue.grow(self.growth - self.grown);
@@ -134,8 +134,7 @@ impl Rounds {
             self.drain_closing(online, now);
         }
         let completed = self.recycle();
-        Gauges::add(&self.gauges().bursts, bursts);
-        bursts > 0 || taken || ticked || completed
+        received || taken || ticked || completed
     }
 
     /// Puts departures on TX rings and hand-over rings, and freed frames into the free list.
@@ -410,7 +409,7 @@ impl Rounds {
             let queue = &mut closing.queue;
             queue.receive(u32::MAX, &mut self.rx);
             for frame in self.rx.drain(..) {
-                self.path.counters().received(queue.port(), 1, frame.len() as u64);
+                self.path.counters().drained(queue.port(), 1, frame.len() as u64);
                 self.path
                     .discard(&self.umem, online, queue.port(), &frame, Reason::PortClosed);
                 self.free.push(frame);
