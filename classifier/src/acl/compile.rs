@@ -15,7 +15,7 @@ pub(super) mod short;
 pub(super) mod upper;
 
 use classes::{Classes, Specs};
-use map::{Flat4, Map4, Map6, Wide4};
+use map::{Few4, Flat4, Map4, Map6, Wide4};
 use pairs::{Dense, Leaves, Reduced, Rows};
 use upper::{Signature, Upper};
 
@@ -156,7 +156,11 @@ pub(super) fn compile(list: &List, family: Family, limit: usize) -> Result<Optio
     } else {
         pairs::dense(&wide, &input.src, &input.dst, &mut leaves, limit)?
     };
-    let decided = decide(&mut dense, &leaves, &upper);
+    let mut decided = decide(&mut dense, &leaves, &upper);
+    let mut cube = Vec::new();
+    if near_src.is_empty() && near_dst.is_empty() {
+        cube = cut_out(&mut dense, &mut decided, upper.classes, default);
+    }
     let rest = Rest {
         upper,
         src_rows: src_rows.root,
@@ -165,6 +169,7 @@ pub(super) fn compile(list: &List, family: Family, limit: usize) -> Result<Optio
         dense_dst: dense.dst,
         cells: dense.cells,
         decided,
+        cube,
         nodes,
         leaves: leaves.lines,
         default,
@@ -214,12 +219,22 @@ pub(super) fn with_members(engine: &Engine, list: &List, family: Family) -> Opti
     })
 }
 
+/// Bytes of a [`Flat4`] that a second-level cache spares beside the other tables: beyond them one load in a larger table
+/// is faster than three.
+const FLAT_BYTES: usize = 512 << 10;
+
 /// The fastest map that is not too large.
 fn map(intervals: &[(u128, u32)], classes: usize, family: Family) -> AddressMap {
     if family == Family::V6 {
         return AddressMap::V6(Map6::build(intervals));
     }
-    if let Some(flat) = Flat4::build(intervals) {
+    let flat = Flat4::build(intervals);
+    if flat.as_ref().is_none_or(|flat| flat.bytes() > FLAT_BYTES)
+        && let Some(few) = Few4::build(intervals, classes)
+    {
+        return AddressMap::Few(few);
+    }
+    if let Some(flat) = flat {
         return AddressMap::Flat(flat);
     }
     match Wide4::build(intervals, classes) {
@@ -252,6 +267,26 @@ fn decide(dense: &mut Dense, leaves: &Leaves, upper: &Upper) -> Vec<u32> {
         *cell = at as u32 * upper.classes;
     }
     out
+}
+
+/// Bytes that the cube may take.
+const CUBE_BYTES: usize = 128 << 10;
+
+/// Makes one table of the dense one and its written-out leaves, where that is small: see `Rest::cube`.
+fn cut_out(dense: &mut Dense, decided: &mut Vec<u32>, classes: u32, default: u32) -> Vec<u32> {
+    let entries = dense.cells.len() * classes as usize;
+    if decided.is_empty() || entries * 4 > CUBE_BYTES {
+        return Vec::new();
+    }
+    let rules = |&cell: &u32| decided[cell as usize..][..classes as usize].iter();
+    let cube = dense.cells.iter().flat_map(rules).map(|&rule| rule.min(default));
+    let cube = cube.collect();
+    for at in dense.src.iter_mut().chain(&mut dense.dst) {
+        *at *= classes;
+    }
+    dense.cells = Vec::new();
+    *decided = Vec::new();
+    cube
 }
 
 /// Which signatures hold only where another does; nothing beyond 1,024 signatures, where it would take too long.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::compile::map::{Flat4, Map4, Map6, Wide4};
+use super::compile::map::{Few4, Flat4, Map4, Map6, Wide4};
 use super::compile::short::Short;
 use super::compile::upper::Upper;
 use super::compile::{self, TooLarge};
@@ -44,6 +44,7 @@ pub(super) const LEAF_RULES: usize = 10;
 #[derive(Debug)]
 pub(super) enum AddressMap {
     Flat(Flat4),
+    Few(Few4),
     Wide(Wide4),
     V4(Map4),
     V6(Map6),
@@ -53,6 +54,7 @@ impl AddressMap {
     pub(super) fn bytes(&self) -> usize {
         match self {
             AddressMap::Flat(map) => map.bytes(),
+            AddressMap::Few(map) => map.bytes(),
             AddressMap::Wide(map) => map.bytes(),
             AddressMap::V4(map) => map.bytes(),
             AddressMap::V6(map) => map.bytes(),
@@ -88,6 +90,9 @@ pub(super) struct Rest {
     pub(super) cells: Vec<u32>,
     /// Leaves of the dense table written out: the rule for each upper class; empty when that would be too large.
     pub(super) decided: Vec<u32>,
+    /// The rule for each combination of address classes and upper class, where that is so small that no other table is
+    /// needed: `dense_src` + `dense_dst` + upper class. Otherwise empty.
+    pub(super) cube: Vec<u32>,
     pub(super) nodes: Vec<Line>,
     /// Lines of ten rules: words 0 to 4 hold signatures of 16 bits, word 5 the next line or 0, words 6 to 15 the rules.
     pub(super) leaves: Vec<Line>,
@@ -102,7 +107,7 @@ impl Engine {
         self.src.bytes()
             + self.dst.bytes()
             + rest.upper.bytes()
-            + (rows + rest.cells.len() + rest.decided.len()) * 4
+            + (rows + rest.cells.len() + rest.decided.len() + rest.cube.len()) * 4
             + (rest.nodes.len() + rest.leaves.len()) * 64
     }
 }

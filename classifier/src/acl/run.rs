@@ -7,12 +7,13 @@
 // Why unsafe: tables are indexed without bounds checks and vector instructions read whole lines.
 #![allow(unsafe_code)]
 
-use super::compile::map::{CHUNK, LOW, Map4, Map6, NODE, bucket};
-use super::image::{AddressMap, Engine, LEAF_RULES, Line, Node64, Rest, Tables, Way};
+use super::compile::map::NODE;
+use super::image::{Engine, LEAF_RULES, Line, Node64, Rest, Tables, Way};
 use super::model::{Action, Match};
 use super::{BURST, compile::upper::Upper};
-use crate::packet::{Fragment, Headers};
+use crate::packet::Headers;
 
+mod address;
 mod short;
 #[cfg(target_arch = "x86_64")]
 mod x86;
@@ -187,15 +188,27 @@ unsafe fn judge<O: Ops>(
     let mut class = [0u32; BURST];
     let mut src = [0u32; BURST];
     let mut dst = [0u32; BURST];
-    let mut best = [e.default; BURST];
     // SAFETY (whole block): `pick` is the caller's promise; all other indices come from tables that were built
     // together, see `Engine`.
     unsafe {
-        for i in 0..n {
-            set(&mut class, i, upper_class(&e.upper, at(packets, pick(i))));
+        let packet = |i: usize| at(packets, pick(i));
+        match (&e.upper.extra, e.upper.second.is_empty()) {
+            (None, true) => upper_classes::<false, false>(&e.upper, n, packet, &mut class),
+            (None, false) => upper_classes::<false, true>(&e.upper, n, packet, &mut class),
+            (Some(_), true) => upper_classes::<true, false>(&e.upper, n, packet, &mut class),
+            (Some(_), false) => upper_classes::<true, true>(&e.upper, n, packet, &mut class),
         }
-        addresses::<O>(&maps.src, n, &mut src, |i| at(packets, pick(i)).src);
-        addresses::<O>(&maps.dst, n, &mut dst, |i| at(packets, pick(i)).dst);
+        address::classes::<O>(&maps.src, n, &mut src, |i| packet(i).src);
+        address::classes::<O>(&maps.dst, n, &mut dst, |i| packet(i).dst);
+        if !e.cube.is_empty() {
+            for i in 0..n {
+                let cell = at(&e.dense_src, *at(&src, i) as usize) + at(&e.dense_dst, *at(&dst, i) as usize);
+                let rule = *at(&e.cube, (cell + at(&class, i)) as usize);
+                set(out, pick(i), decode(rule));
+            }
+            return;
+        }
+        let mut best = [e.default; BURST];
         if !e.src_rows.is_empty() {
             rows::<O>(e, &e.src_rows, &src, &dst, &class, n, &mut best);
         }
@@ -225,161 +238,40 @@ unsafe fn judge<O: Ops>(
     }
 }
 
-/// The upper class of a packet.
+/// The upper classes of the packets. `EXTRA`: the list looks at flags, types or DSCP; `SPORT`: at source ports.
 ///
 /// # Safety
-/// The tables are as the compiler built them.
+/// The tables are as the compiler built them; `packet` gives one for every number below `n`.
 #[inline(always)]
-unsafe fn upper_class(u: &Upper, p: &Headers) -> u32 {
-    // SAFETY: ports, protocol and place index tables of their full range; the rest are classes of those tables.
-    unsafe {
-        let place = match p.fragment {
-            Fragment::Whole => 0,
-            Fragment::First => 256,
-            Fragment::Later => 512,
-        };
-        let mut proto = *at(&u.proto, place + usize::from(p.proto));
-        if let Some(x) = &u.extra {
-            let icmp = p
-                .icmp
-                .map_or(1 << 16, |(kind, code)| usize::from(kind) << 8 | usize::from(code));
-            let tcp = u32::from(*at(&x.tcp, usize::from(p.tcp_flags)));
-            let icmp = u32::from(*at(&x.icmp, icmp));
-            let dscp = u32::from(*at(&x.dscp, usize::from(p.dscp & 63)));
-            let cell = proto + (tcp * x.icmp_classes + icmp) * x.dscp_classes + dscp;
-            proto = *at(&x.table, cell as usize);
-        }
-        let dport = u32::from(*at(&u.dport, usize::from(p.dport)));
-        let sport = u32::from(*at(&u.sport, usize::from(p.sport)));
-        let first = *at(&u.first, (proto + dport) as usize);
-        *at(&u.second, (first + sport) as usize)
-    }
-}
-
-/// Classes of one address of every packet.
-///
-/// # Safety
-/// As for [`steps`]; `of` gives an address for every number below `n`.
-#[inline(always)]
-unsafe fn addresses<O: Ops>(
-    map: &AddressMap,
+unsafe fn upper_classes<'p, const EXTRA: bool, const SPORT: bool>(
+    u: &Upper,
     n: usize,
+    packet: impl Fn(usize) -> &'p Headers,
     class: &mut [u32; BURST],
-    of: impl Fn(usize) -> u128,
 ) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        match map {
-            AddressMap::Flat(map) => {
-                for i in 0..n {
-                    let addr = of(i) as u32;
-                    let entry = *at(&map.root, (addr >> 16) as usize);
-                    let entry = *at(&map.cells, ((entry >> 8) + (addr >> 8 & entry & 0xff)) as usize);
-                    set(
-                        class,
-                        i,
-                        *at(&map.cells, ((entry >> 8) + (addr & entry & 0xff)) as usize),
-                    );
-                }
+    for i in 0..n {
+        // SAFETY: ports, protocol and place index tables of their full range; the rest are classes of those tables.
+        unsafe {
+            let p = packet(i);
+            let mut entry = *at(&u.proto, (p.fragment as usize) << 8 | usize::from(p.proto));
+            if let (true, Some(x)) = (EXTRA, &u.extra) {
+                let icmp = p
+                    .icmp
+                    .map_or(1 << 16, |(kind, code)| usize::from(kind) << 8 | usize::from(code));
+                let tcp = u32::from(*at(&x.tcp, usize::from(p.tcp_flags)));
+                let icmp = u32::from(*at(&x.icmp, icmp));
+                let dscp = u32::from(*at(&x.dscp, usize::from(p.dscp & 63)));
+                let cell = entry + (tcp * x.icmp_classes + icmp) * x.dscp_classes + dscp;
+                entry = *at(&x.table, cell as usize);
             }
-            AddressMap::Wide(map) => {
-                for i in 0..n {
-                    let addr = of(i) as u32;
-                    let entry = u32::from(*at(&map.root, (addr >> 8) as usize));
-                    // All bits set when the /24 is cut; cell 0 stands in for a /24 that is not.
-                    let cut = (entry >> 15).wrapping_neg();
-                    let cell = u32::from(*at(
-                        &map.cells,
-                        (((entry & 0x7fff) << 8 | addr & 0xff) & cut) as usize,
-                    ));
-                    set(class, i, entry & !cut | cell & cut);
-                }
+            let dport = u32::from(*at(&u.dport, usize::from(p.dport)));
+            entry = *at(&u.first, (entry + dport) as usize);
+            if SPORT {
+                let sport = u32::from(*at(&u.sport, usize::from(p.sport)));
+                entry = *at(&u.second, (entry + sport) as usize);
             }
-            AddressMap::V4(map) => {
-                for i in 0..n {
-                    set(class, i, v4::<O>(map, of(i) as u32));
-                }
-            }
-            AddressMap::V6(map) => {
-                for i in 0..n {
-                    set(class, i, v6::<O>(map, of(i)));
-                }
-            }
+            set(class, i, entry);
         }
-    }
-}
-
-/// # Safety
-/// As for [`steps`].
-#[inline(always)]
-unsafe fn v4<O: Ops>(map: &Map4, addr: u32) -> u32 {
-    // SAFETY: chunk and node numbers are valid; entry 0 of both stands in for an entry that is a class already.
-    unsafe {
-        let mut entry = *at(&map.root, (addr >> 16) as usize);
-        for shift in [8, 0] {
-            // All bits set when the entry is a chunk: selects without a branch that traffic could mispredict.
-            let chunk = ((entry & CHUNK) as i32 >> 31) as u32;
-            let next = *at(
-                &map.chunks,
-                ((entry << 8 | addr >> shift & 0xff) & chunk) as usize,
-            );
-            entry = entry & !chunk | next & chunk;
-        }
-        for _ in 0..map.depth {
-            entry = node::<O>(&map.nodes, entry, addr);
-        }
-        entry
-    }
-}
-
-/// One level of nodes: entries that are no node stay as they are.
-///
-/// # Safety
-/// As for [`steps`].
-#[inline(always)]
-unsafe fn node<O: Ops>(nodes: &[Line], entry: u32, key: u32) -> u32 {
-    // SAFETY: node numbers are valid; node 0 stands in for an entry that is none.
-    unsafe {
-        let is_node = ((entry << 1) as i32 >> 31) as u32;
-        let line = at(nodes, (entry & !NODE & is_node) as usize);
-        let next = *line.0.get_unchecked(8 + O::rank32(line, key));
-        entry & !is_node | next & is_node
-    }
-}
-
-/// # Safety
-/// As for [`steps`].
-#[inline(always)]
-unsafe fn v6<O: Ops>(map: &Map6, addr: u128) -> u32 {
-    let (high, low) = ((addr >> 64) as u64, addr as u64);
-    // SAFETY: as in `v4`.
-    unsafe {
-        let last = map.root.len() as u64 - 1;
-        let mut entry = *at(&map.root, bucket(high, map.base, map.shift).min(last) as usize);
-        for _ in 0..map.depth_high {
-            entry = node64::<O>(&map.nodes, entry, high);
-        }
-        if map.depth_low > 0 {
-            // A cut /64 goes on over the lower half.
-            entry = entry & !LOW | (entry & LOW) >> 1;
-            for _ in 0..map.depth_low {
-                entry = node64::<O>(&map.nodes, entry, low);
-            }
-        }
-        entry
-    }
-}
-
-/// # Safety
-/// As for [`steps`].
-#[inline(always)]
-unsafe fn node64<O: Ops>(nodes: &[Node64], entry: u32, key: u64) -> u32 {
-    // SAFETY: as in `node`.
-    unsafe {
-        let is_node = ((entry << 1) as i32 >> 31) as u32;
-        let node = at(nodes, (entry & !NODE & is_node) as usize);
-        let next = *node.entries.get_unchecked(O::rank64(node, key));
-        entry & !is_node | next & is_node
     }
 }
 

@@ -127,18 +127,17 @@ pub(in crate::acl) struct Extra {
 /// Tables from fields to the upper class.
 #[derive(Debug, Default)]
 pub(in crate::acl) struct Upper {
-    /// By source port.
+    /// By source port; empty when no rule looks at it.
     pub(in crate::acl) sport: Vec<u16>,
     /// By destination port.
     pub(in crate::acl) dport: Vec<u16>,
     /// By place in the datagram << 8 | protocol: where the protocol class begins in `first`, or in `Extra::table`.
     pub(in crate::acl) proto: Vec<u32>,
     pub(in crate::acl) extra: Option<Extra>,
-    pub(in crate::acl) sport_classes: u32,
-    pub(in crate::acl) dport_classes: u32,
-    /// By protocol class × destination port class.
+    /// By protocol class × destination port class: where the combination begins in `second`, or the upper class where that is
+    /// empty.
     pub(in crate::acl) first: Vec<u32>,
-    /// By entry of `first` × source port class: the upper class.
+    /// By entry of `first` × source port class: the upper class. Empty when no rule looks at source ports.
     pub(in crate::acl) second: Vec<u32>,
     /// Words of 32 bits in a row; a multiple of 16, so that rows are whole cache lines.
     pub(in crate::acl) words: usize,
@@ -218,7 +217,11 @@ impl Upper {
             }
         }
         (out.sport, out.dport) = (sport, dport);
-        (out.sport_classes, out.dport_classes) = (sports.len() as u32, dports.len() as u32);
+        if sports.len() == 1 {
+            // No rule looks at source ports: `first` leads to the upper class itself.
+            out.first.iter_mut().for_each(|f| *f = out.second[*f as usize]);
+            (out.sport, out.second) = (Vec::new(), Vec::new());
+        }
         out.words = (n + 1).div_ceil(512) * 16; // One bit that never holds: the padding of leaves.
         out.classes = second.rows.len() as u32;
         for (row, _) in &second.rows {

@@ -1,0 +1,173 @@
+//! Classes of the addresses of a burst.
+
+// Why unsafe: maps are indexed without bounds checks and vector instructions read whole lines.
+#![allow(unsafe_code)]
+
+use super::{BURST, Ops, at, set};
+use crate::acl::compile::map::{CHUNK, CUT, Few4, LOW, Map4, Map6, NODE, bucket};
+use crate::acl::image::{AddressMap, Line, Node64};
+
+/// Classes of one address of every packet.
+///
+/// # Safety
+/// As for [`super::steps`]; `of` gives an address for every number below `n`.
+#[inline(always)]
+pub(super) unsafe fn classes<O: Ops>(
+    map: &AddressMap,
+    n: usize,
+    class: &mut [u32; BURST],
+    of: impl Fn(usize) -> u128,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match map {
+            AddressMap::Flat(map) => {
+                for i in 0..n {
+                    let addr = of(i) as u32;
+                    let entry = *at(&map.root, (addr >> 16) as usize);
+                    let entry = *at(&map.cells, ((entry >> 8) + (addr >> 8 & entry & 0xff)) as usize);
+                    set(
+                        class,
+                        i,
+                        *at(&map.cells, ((entry >> 8) + (addr & entry & 0xff)) as usize),
+                    );
+                }
+            }
+            AddressMap::Few(map) => few(map, n, class, of),
+            AddressMap::Wide(map) => {
+                for i in 0..n {
+                    let addr = of(i) as u32;
+                    let entry = u32::from(*at(&map.root, (addr >> 8) as usize));
+                    // All bits set when the /24 is cut; cell 0 stands in for a /24 that is not.
+                    let cut = (entry >> 15).wrapping_neg();
+                    let cell = u32::from(*at(
+                        &map.cells,
+                        (((entry & 0x7fff) << 8 | addr & 0xff) & cut) as usize,
+                    ));
+                    set(class, i, entry & !cut | cell & cut);
+                }
+            }
+            AddressMap::V4(map) => {
+                for i in 0..n {
+                    set(class, i, v4::<O>(map, of(i) as u32));
+                }
+            }
+            AddressMap::V6(map) => {
+                for i in 0..n {
+                    set(class, i, v6::<O>(map, of(i)));
+                }
+            }
+        }
+    }
+}
+
+/// Classes in a map of few classes: a load each, and two more for the addresses of /24s that are cut.
+///
+/// # Safety
+/// As for [`classes`].
+#[inline(always)]
+unsafe fn few(map: &Few4, n: usize, class: &mut [u32; BURST], of: impl Fn(usize) -> u128) {
+    // SAFETY: the caller's promise; entries are there for all addresses, and cells for every /24 whose entry is CUT.
+    // `count` never passes the number of packets seen, so it stays below BURST + 1.
+    unsafe {
+        let half = |table: &[u8], i: usize| u32::from(*at(table, i / 2)) >> (i % 2 * 4) & 15;
+        let mut any = 0;
+        for i in 0..n {
+            let entry = half(&map.entries, (of(i) as u32 >> 8) as usize);
+            // Bit 4 is set for CUT alone.
+            any |= entry + 1;
+            set(class, i, entry);
+        }
+        if any <= CUT {
+            return;
+        }
+        let mut cut = [0u8; BURST + 1];
+        let mut count = 0;
+        for i in 0..n {
+            set(&mut cut, count, i as u8);
+            count += usize::from(*at(class, i) == CUT);
+        }
+        for k in 0..count {
+            let i = usize::from(*at(&cut, k));
+            let addr = of(i) as u32;
+            let [bits, first] = at(&map.cut, (addr >> 14) as usize);
+            let before = (bits & ((1 << (addr >> 8 & 63)) - 1)).count_ones() as usize;
+            let cells = (*first as usize + before) << 8;
+            set(class, i, half(&map.cells, cells | (addr & 0xff) as usize));
+        }
+    }
+}
+
+/// # Safety
+/// As for [`super::steps`].
+#[inline(always)]
+unsafe fn v4<O: Ops>(map: &Map4, addr: u32) -> u32 {
+    // SAFETY: chunk and node numbers are valid; entry 0 of both stands in for an entry that is a class already.
+    unsafe {
+        let mut entry = *at(&map.root, (addr >> 16) as usize);
+        for shift in [8, 0] {
+            // All bits set when the entry is a chunk: selects without a branch that traffic could mispredict.
+            let chunk = ((entry & CHUNK) as i32 >> 31) as u32;
+            let next = *at(
+                &map.chunks,
+                ((entry << 8 | addr >> shift & 0xff) & chunk) as usize,
+            );
+            entry = entry & !chunk | next & chunk;
+        }
+        for _ in 0..map.depth {
+            entry = node::<O>(&map.nodes, entry, addr);
+        }
+        entry
+    }
+}
+
+/// One level of nodes: entries that are no node stay as they are.
+///
+/// # Safety
+/// As for [`super::steps`].
+#[inline(always)]
+unsafe fn node<O: Ops>(nodes: &[Line], entry: u32, key: u32) -> u32 {
+    // SAFETY: node numbers are valid; node 0 stands in for an entry that is none.
+    unsafe {
+        let is_node = ((entry << 1) as i32 >> 31) as u32;
+        let line = at(nodes, (entry & !NODE & is_node) as usize);
+        let next = *line.0.get_unchecked(8 + O::rank32(line, key));
+        entry & !is_node | next & is_node
+    }
+}
+
+/// # Safety
+/// As for [`super::steps`].
+#[inline(always)]
+unsafe fn v6<O: Ops>(map: &Map6, addr: u128) -> u32 {
+    let (high, low) = ((addr >> 64) as u64, addr as u64);
+    // SAFETY: as in `v4`.
+    unsafe {
+        let last = map.root.len() as u64 - 1;
+        let mut entry = *at(&map.root, bucket(high, map.base, map.shift).min(last) as usize);
+        for _ in 0..map.depth_high {
+            entry = node64::<O>(&map.nodes, entry, high);
+        }
+        if map.depth_low > 0 {
+            // A cut /64 goes on over the lower half.
+            entry = entry & !LOW | (entry & LOW) >> 1;
+            for _ in 0..map.depth_low {
+                entry = node64::<O>(&map.nodes, entry, low);
+            }
+        }
+        entry
+    }
+}
+
+/// # Safety
+/// As for [`super::steps`].
+#[inline(always)]
+unsafe fn node64<O: Ops>(nodes: &[Node64], entry: u32, key: u64) -> u32 {
+    // SAFETY: as in `node`.
+    unsafe {
+        let is_node = ((entry << 1) as i32 >> 31) as u32;
+        let node = at(nodes, (entry & !NODE & is_node) as usize);
+        let next = *node.entries.get_unchecked(O::rank64(node, key));
+        entry & !is_node | next & is_node
+    }
+}
