@@ -7,8 +7,8 @@
 // Why unsafe: tables are indexed without bounds checks and vector instructions read whole lines.
 #![allow(unsafe_code)]
 
-use super::compile::map::NODE;
-use super::image::{Engine, LEAF_RULES, Line, Node64, Rest, Tables, Way};
+use super::compile::map::{CUT, Few4, NODE};
+use super::image::{AddressMap, Engine, LEAF_RULES, Line, Node64, Rest, Tables, Way};
 use super::model::{Action, Match};
 use super::{BURST, compile::upper::Upper};
 use crate::packet::Headers;
@@ -192,11 +192,21 @@ unsafe fn judge<O: Ops>(
     // together, see `Engine`.
     unsafe {
         let packet = |i: usize| at(packets, pick(i));
-        match (&e.upper.extra, e.upper.second.is_empty()) {
-            (None, true) => upper_classes::<false, false>(&e.upper, n, packet, &mut class),
-            (None, false) => upper_classes::<false, true>(&e.upper, n, packet, &mut class),
-            (Some(_), true) => upper_classes::<true, false>(&e.upper, n, packet, &mut class),
-            (Some(_), false) => upper_classes::<true, true>(&e.upper, n, packet, &mut class),
+        let asks = (e.upper.extra.is_some(), !e.upper.second.is_empty());
+        if let (AddressMap::Few(src), AddressMap::Few(dst), false) = (&maps.src, &maps.dst, e.cube.is_empty())
+        {
+            return match asks {
+                (false, false) => at_once::<false, false>(src, dst, e, n, packet, &pick, out),
+                (false, true) => at_once::<false, true>(src, dst, e, n, packet, &pick, out),
+                (true, false) => at_once::<true, false>(src, dst, e, n, packet, &pick, out),
+                (true, true) => at_once::<true, true>(src, dst, e, n, packet, &pick, out),
+            };
+        }
+        match asks {
+            (false, false) => upper_classes::<false, false>(&e.upper, n, packet, &mut class),
+            (false, true) => upper_classes::<false, true>(&e.upper, n, packet, &mut class),
+            (true, false) => upper_classes::<true, false>(&e.upper, n, packet, &mut class),
+            (true, true) => upper_classes::<true, true>(&e.upper, n, packet, &mut class),
         }
         address::classes::<O>(&maps.src, n, &mut src, |i| packet(i).src);
         address::classes::<O>(&maps.dst, n, &mut dst, |i| packet(i).dst);
@@ -238,10 +248,51 @@ unsafe fn judge<O: Ops>(
     }
 }
 
-/// The upper classes of the packets. `EXTRA`: the list looks at flags, types or DSCP; `SPORT`: at source ports.
+/// Lists over large sets, with so few combinations that one table decides: each packet in one go, so that nothing is
+/// written down between the steps. The maps' lines are asked for beforehand: the steps of one packet are so many that the
+/// processor would not get far enough ahead to have many misses under way. A branch tells the addresses of cut /24s apart:
+/// where they are seldom it costs nothing, and a wrong guess is cheaper than a second pass over the burst.
 ///
 /// # Safety
-/// The tables are as the compiler built them; `packet` gives one for every number below `n`.
+/// As for [`judge`]; `packet` gives one for every number below `n`.
+#[inline(always)]
+unsafe fn at_once<'p, const EXTRA: bool, const SPORT: bool>(
+    src: &Few4,
+    dst: &Few4,
+    e: &Rest,
+    n: usize,
+    packet: impl Fn(usize) -> &'p Headers,
+    pick: impl Fn(usize) -> usize,
+    out: &mut [Match],
+) {
+    for i in 0..n {
+        let p = packet(i);
+        address::ask(src, p.src as u32);
+        address::ask(dst, p.dst as u32);
+    }
+    for i in 0..n {
+        // SAFETY: the caller's promise; the cube has an entry for every combination.
+        unsafe {
+            let p = packet(i);
+            let upper = upper_class::<EXTRA, SPORT>(&e.upper, p);
+            let mut s = address::few_entry(src, p.src as u32);
+            let mut d = address::few_entry(dst, p.dst as u32);
+            if s == CUT {
+                s = address::few_cut(src, p.src as u32);
+            }
+            if d == CUT {
+                d = address::few_cut(dst, p.dst as u32);
+            }
+            let cell = at(&e.dense_src, s as usize) + at(&e.dense_dst, d as usize) + upper;
+            set(out, pick(i), decode(*at(&e.cube, cell as usize)));
+        }
+    }
+}
+
+/// The upper classes of the packets.
+///
+/// # Safety
+/// As for [`upper_class`]; `packet` gives one for every number below `n`.
 #[inline(always)]
 unsafe fn upper_classes<'p, const EXTRA: bool, const SPORT: bool>(
     u: &Upper,
@@ -250,28 +301,37 @@ unsafe fn upper_classes<'p, const EXTRA: bool, const SPORT: bool>(
     class: &mut [u32; BURST],
 ) {
     for i in 0..n {
-        // SAFETY: ports, protocol and place index tables of their full range; the rest are classes of those tables.
-        unsafe {
-            let p = packet(i);
-            let mut entry = *at(&u.proto, (p.fragment as usize) << 8 | usize::from(p.proto));
-            if let (true, Some(x)) = (EXTRA, &u.extra) {
-                let icmp = p
-                    .icmp
-                    .map_or(1 << 16, |(kind, code)| usize::from(kind) << 8 | usize::from(code));
-                let tcp = u32::from(*at(&x.tcp, usize::from(p.tcp_flags)));
-                let icmp = u32::from(*at(&x.icmp, icmp));
-                let dscp = u32::from(*at(&x.dscp, usize::from(p.dscp & 63)));
-                let cell = entry + (tcp * x.icmp_classes + icmp) * x.dscp_classes + dscp;
-                entry = *at(&x.table, cell as usize);
-            }
-            let dport = u32::from(*at(&u.dport, usize::from(p.dport)));
-            entry = *at(&u.first, (entry + dport) as usize);
-            if SPORT {
-                let sport = u32::from(*at(&u.sport, usize::from(p.sport)));
-                entry = *at(&u.second, (entry + sport) as usize);
-            }
-            set(class, i, entry);
+        // SAFETY: the caller's promise.
+        unsafe { set(class, i, upper_class::<EXTRA, SPORT>(u, packet(i))) };
+    }
+}
+
+/// The upper class of a packet. `EXTRA`: the list looks at flags, types or DSCP; `SPORT`: at source ports.
+///
+/// # Safety
+/// The tables are as the compiler built them.
+#[inline(always)]
+unsafe fn upper_class<const EXTRA: bool, const SPORT: bool>(u: &Upper, p: &Headers) -> u32 {
+    // SAFETY: ports, protocol and place index tables of their full range; the rest are classes of those tables.
+    unsafe {
+        let mut entry = *at(&u.proto, (p.fragment as usize) << 8 | usize::from(p.proto));
+        if let (true, Some(x)) = (EXTRA, &u.extra) {
+            let icmp = p
+                .icmp
+                .map_or(1 << 16, |(kind, code)| usize::from(kind) << 8 | usize::from(code));
+            let tcp = u32::from(*at(&x.tcp, usize::from(p.tcp_flags)));
+            let icmp = u32::from(*at(&x.icmp, icmp));
+            let dscp = u32::from(*at(&x.dscp, usize::from(p.dscp & 63)));
+            let cell = entry + (tcp * x.icmp_classes + icmp) * x.dscp_classes + dscp;
+            entry = *at(&x.table, cell as usize);
         }
+        let dport = u32::from(*at(&u.dport, usize::from(p.dport)));
+        entry = *at(&u.first, (entry + dport) as usize);
+        if SPORT {
+            let sport = u32::from(*at(&u.sport, usize::from(p.sport)));
+            entry = *at(&u.second, (entry + sport) as usize);
+        }
+        entry
     }
 }
 

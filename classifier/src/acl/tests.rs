@@ -306,6 +306,42 @@ fn image_equals_twin_on_long_lists() {
     }
 }
 
+/// Sets so large that addresses are mapped by one load: prefixes of all lengths, hosts among them that cut their /24.
+#[test]
+fn image_equals_twin_over_large_sets() {
+    let mut r = Rng(21);
+    let sets: Vec<Arc<Set>> = (0..4)
+        .map(|i| {
+            let mut member = || {
+                let len = r.pick(&[14, 20, 24, 24, 24, 25, 30, 32]);
+                IpPrefix::V4(Prefix::covering(r.next() as u32, len))
+            };
+            Arc::new(Set {
+                name: format!("s{i}").into(),
+                members: (0..20_000).map(|_| member()).collect(),
+            })
+        })
+        .collect();
+    for fancy in [false, true] {
+        let mut rules: Vec<Rule> = Vec::new();
+        for i in 0..8 {
+            let mut rule = rule(&mut r, &sets, fancy);
+            rule.src = Addresses::any();
+            rule.dst = Addresses::any();
+            rule.src.sets.push(sets[i % 2].clone());
+            rule.dst.sets.push(sets[2 + i / 2 % 2].clone());
+            rules.push(rule);
+        }
+        let list = List {
+            rules,
+            ..list(&mut r, 1, false)
+        };
+        let image = Image::compile(&list, &Limits::default()).expect("fits");
+        assert!(image.image_bytes() > 16 << 20, "a table of 8 MiB for each side");
+        agrees(&list, &packets(r.next(), &list, 300));
+    }
+}
+
 #[test]
 fn a_list_without_rules_answers_its_default() {
     let mut empty = list(&mut Rng(1), 1, false);

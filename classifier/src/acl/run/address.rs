@@ -61,19 +61,67 @@ pub(super) unsafe fn classes<O: Ops>(
     }
 }
 
+/// Half byte number `i`.
+///
+/// # Safety
+/// The table is that long.
+#[inline(always)]
+unsafe fn half(table: &[u8], i: usize) -> u32 {
+    // SAFETY: the caller's promise.
+    unsafe { u32::from(*at(table, i / 2)) >> (i % 2 * 4) & 15 }
+}
+
+/// Asks for the line of an address's entry.
+#[inline(always)]
+pub(super) fn ask(map: &Few4, addr: u32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: needed because it is an intrinsic; SSE is part of x86-64, and a prefetch never faults.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(map.entries.as_ptr().wrapping_add(addr as usize >> 9).cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (map, addr);
+}
+
+/// The class of an address, or [`CUT`].
+///
+/// # Safety
+/// The map is as the compiler built it: it has entries for all addresses.
+#[inline(always)]
+pub(super) unsafe fn few_entry(map: &Few4, addr: u32) -> u32 {
+    // SAFETY: the caller's promise.
+    unsafe { half(&map.entries, (addr >> 8) as usize) }
+}
+
+/// The class of an address whose entry is [`CUT`].
+///
+/// # Safety
+/// As for [`few_entry`]: it has cells for every /24 whose entry is `CUT`.
+#[inline(always)]
+pub(super) unsafe fn few_cut(map: &Few4, addr: u32) -> u32 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let [bits, first] = at(&map.cut, (addr >> 14) as usize);
+        let before = (bits & ((1 << (addr >> 8 & 63)) - 1)).count_ones() as usize;
+        half(
+            &map.cells,
+            (*first as usize + before) << 8 | (addr & 0xff) as usize,
+        )
+    }
+}
+
 /// Classes in a map of few classes: a load each, and two more for the addresses of /24s that are cut.
 ///
 /// # Safety
 /// As for [`classes`].
 #[inline(always)]
 unsafe fn few(map: &Few4, n: usize, class: &mut [u32; BURST], of: impl Fn(usize) -> u128) {
-    // SAFETY: the caller's promise; entries are there for all addresses, and cells for every /24 whose entry is CUT.
-    // `count` never passes the number of packets seen, so it stays below BURST + 1.
+    // SAFETY: the caller's promise. `count` never passes the number of packets seen, so it stays below BURST + 1.
     unsafe {
-        let half = |table: &[u8], i: usize| u32::from(*at(table, i / 2)) >> (i % 2 * 4) & 15;
         let mut any = 0;
         for i in 0..n {
-            let entry = half(&map.entries, (of(i) as u32 >> 8) as usize);
+            let entry = few_entry(map, of(i) as u32);
             // Bit 4 is set for CUT alone.
             any |= entry + 1;
             set(class, i, entry);
@@ -89,11 +137,7 @@ unsafe fn few(map: &Few4, n: usize, class: &mut [u32; BURST], of: impl Fn(usize)
         }
         for k in 0..count {
             let i = usize::from(*at(&cut, k));
-            let addr = of(i) as u32;
-            let [bits, first] = at(&map.cut, (addr >> 14) as usize);
-            let before = (bits & ((1 << (addr >> 8 & 63)) - 1)).count_ones() as usize;
-            let cells = (*first as usize + before) << 8;
-            set(class, i, half(&map.cells, cells | (addr & 0xff) as usize));
+            set(class, i, few_cut(map, of(i) as u32));
         }
     }
 }

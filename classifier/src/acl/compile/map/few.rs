@@ -42,7 +42,12 @@ impl Few4 {
             // Whole /24s, the cut ones at both ends left out.
             let whole = from + u32::from(first & 0xff != 0)..to + u32::from(last & 0xff == 0xff);
             if class != 0 {
-                fill(&mut map.entries, whole.start as usize, whole.end as usize, class as u8);
+                fill(
+                    &mut map.entries,
+                    whole.start as usize,
+                    whole.end as usize,
+                    class as u8,
+                );
             }
             let mut part = |block: u32, lo: u32, hi: u32| {
                 if cut.last() != Some(&block) {
@@ -52,7 +57,12 @@ impl Few4 {
                     fill(&mut map.entries, at, at + 1, CUT as u8);
                 }
                 let base = (cut.len() - 1) * 2 * CELLS;
-                fill(&mut map.cells, base + lo as usize, base + hi as usize + 1, class as u8);
+                fill(
+                    &mut map.cells,
+                    base + lo as usize,
+                    base + hi as usize + 1,
+                    class as u8,
+                );
             };
             if from == to && whole.is_empty() {
                 part(from, first & 0xff, last & 0xff);
