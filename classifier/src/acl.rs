@@ -12,6 +12,7 @@
 mod compile;
 mod cover;
 mod image;
+mod limits;
 pub mod linear;
 mod model;
 mod run;
@@ -19,7 +20,8 @@ mod run;
 mod tests;
 
 pub use cover::{Covered, covered};
-pub use image::{CompileError, Image, Limits, Way};
+pub use image::{Image, Way};
+pub use limits::{CompileError, Limits};
 pub use model::{
     Action, Addresses, DscpSet, FragmentMatch, IcmpMatch, IcmpType, List, Match, Origin, PortRange, ProtoSet,
     Protocols, Rule, Set, TcpMatch,

@@ -19,6 +19,7 @@
 mod arena;
 mod compressed;
 mod dir24;
+mod frozen;
 mod image;
 mod leaf;
 mod lookup;
@@ -29,6 +30,7 @@ mod table;
 pub mod trie;
 mod way;
 
+pub(crate) use frozen::Frozen;
 pub use prefix::{Addr, IpPrefix, LpmError, Prefix};
 pub use table::{Engine, Table, TableReader};
 pub use way::Way;

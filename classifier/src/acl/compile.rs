@@ -6,6 +6,7 @@ use hashbrown::HashMap;
 
 use super::image::{AddressMap, Engine, Line, Rest, Tables};
 use super::model::{List, Rule};
+use crate::lpm::Frozen;
 use crate::packet::Family;
 
 mod classes;
@@ -15,25 +16,21 @@ pub(super) mod short;
 pub(super) mod upper;
 
 use classes::{Classes, Specs};
-use map::{Few4, Flat4, Map4, Map6, Wide4};
+use map::{Few4, Flat4, Map6};
 use pairs::{Dense, Leaves, Reduced, Rows};
 use upper::{Signature, Upper};
 
-/// The tables would take more than the limit: bytes wanted.
+/// Why rules cannot be compiled.
 #[derive(Debug)]
-pub(super) struct TooLarge(pub(super) usize);
-
-impl From<pairs::TooLarge> for TooLarge {
-    fn from(e: pairs::TooLarge) -> Self {
-        TooLarge(e.0)
-    }
+pub(super) enum TooLarge {
+    /// The tables would take more than the limit: bytes wanted.
+    Bytes(usize),
+    /// More distinct conditions on ports, protocol, flags, types, fragment and DSCP than a leaf can number: so many.
+    Conditions(usize),
 }
 
-impl From<upper::TooLarge> for TooLarge {
-    fn from(e: upper::TooLarge) -> Self {
-        TooLarge(e.0)
-    }
-}
+/// Distinct conditions above the addresses that a leaf can number, one number kept for padding.
+pub(super) const CONDITIONS: usize = u16::MAX as usize - 1;
 
 /// Rules of one family, reduced to numbers.
 struct Input {
@@ -113,12 +110,16 @@ pub(super) fn compile(list: &List, family: Family, limit: usize) -> Result<Optio
         let tables = (short.lanes > 0).then(|| Tables::Short(Box::new(short), default));
         return Ok(tables);
     }
-    let input = reduce(list, family);
+    tables(reduce(list, family), family, default, limit)
+}
+
+/// The tables of a list that is not short.
+fn tables(input: Input, family: Family, default: u32, limit: usize) -> Result<Option<Tables>, TooLarge> {
     if input.rules.is_empty() {
         return Ok(None);
     }
-    if input.signatures.len() > usize::from(u16::MAX) - 1 {
-        return Err(TooLarge(usize::MAX));
+    if input.signatures.len() > CONDITIONS {
+        return Err(TooLarge::Conditions(input.signatures.len()));
     }
     let upper = Upper::build(&input.signatures, family, limit)?;
     let covers = covers(&upper, input.signatures.len());
@@ -175,8 +176,8 @@ pub(super) fn compile(list: &List, family: Family, limit: usize) -> Result<Optio
         default,
     };
     let engine = Engine {
-        src: map(&input.src.intervals, input.src.len(), family),
-        dst: map(&input.dst.intervals, input.dst.len(), family),
+        src: map(&input.src.intervals, input.src.len(), family)?,
+        dst: map(&input.dst.intervals, input.dst.len(), family)?,
         rest: Arc::new(rest),
         source: Arc::new(Source {
             rules: input.rules,
@@ -187,17 +188,33 @@ pub(super) fn compile(list: &List, family: Family, limit: usize) -> Result<Optio
     };
     let bytes = engine.bytes();
     if bytes > limit {
-        return Err(TooLarge(bytes));
+        return Err(TooLarge::Bytes(bytes));
     }
     Ok(Some(Tables::Full(Box::new(engine))))
 }
 
-/// The engine for a list in which only the members of sets have changed; `None` when more has, or when addresses now
-/// meet conditions together that they did not before.
-pub(super) fn with_members(engine: &Engine, list: &List, family: Family) -> Option<Engine> {
-    let input = reduce(list, family);
-    let source = &engine.source;
+/// Compiles the rules of one family anew, with the tables of `engine` where only the members of sets have changed: when more
+/// has, or when addresses now meet conditions together that they did not before, as [`compile`] does.
+pub(super) fn recompile(
+    engine: &Engine,
+    list: &List,
+    family: Family,
+    limit: usize,
+) -> Result<Option<Tables>, TooLarge> {
     let default = u32::MAX << 2 | list.default as u32;
+    if short::build(list, family, default).is_some() {
+        return compile(list, family, limit);
+    }
+    let input = reduce(list, family);
+    match with_members(engine, &input, family, default) {
+        Some(engine) if engine.bytes() <= limit => Ok(Some(Tables::Full(Box::new(engine)))),
+        _ => tables(input, family, default, limit),
+    }
+}
+
+/// The engine with other members of its sets, where it fits the input.
+fn with_members(engine: &Engine, input: &Input, family: Family, default: u32) -> Option<Engine> {
+    let source = &engine.source;
     if input.rules != source.rules || input.signatures != source.signatures || default != engine.rest.default
     {
         return None;
@@ -209,7 +226,7 @@ pub(super) fn with_members(engine: &Engine, list: &List, family: Family) -> Opti
             .iter()
             .map(|&(at, c)| Some((at, *classes.get(new.active(c as usize))?)))
             .collect();
-        Some(map(&intervals?, old.len(), family))
+        map(&intervals?, old.len(), family).ok()
     };
     Some(Engine {
         src: renew(&input.src, &source.src)?,
@@ -219,28 +236,35 @@ pub(super) fn with_members(engine: &Engine, list: &List, family: Family) -> Opti
     })
 }
 
-/// Bytes of a [`Flat4`] that a second-level cache spares beside the other tables: beyond them one load in a larger table
-/// is faster than three.
+/// Bytes of a [`Flat4`] from which on one load in a larger table is faster than three, where classes are few.
 const FLAT_BYTES: usize = 512 << 10;
+/// Bytes of a [`Flat4`] from which on the LPM engine's smaller image is as fast.
+const FLAT_BYTES_AT_MOST: usize = 2 << 20;
+/// Intervals from which on the LPM engine finds an IPv6 class faster than search nodes.
+const LARGE_V6: usize = 1 << 16;
 
-/// The fastest map that is not too large.
-fn map(intervals: &[(u128, u32)], classes: usize, family: Family) -> AddressMap {
+/// The fastest map.
+fn map(intervals: &[(u128, u32)], classes: usize, family: Family) -> Result<AddressMap, TooLarge> {
+    // An image of the engine has room for every set that the files may hold; where not, nothing else has.
+    let full = |_| TooLarge::Bytes(usize::MAX);
     if family == Family::V6 {
-        return AddressMap::V6(Map6::build(intervals));
+        return Ok(if intervals.len() < LARGE_V6 {
+            AddressMap::V6(Map6::build(intervals))
+        } else {
+            AddressMap::Large6(Frozen::build(intervals).map_err(full)?)
+        });
     }
-    let flat = Flat4::build(intervals);
-    if flat.as_ref().is_none_or(|flat| flat.bytes() > FLAT_BYTES)
+    let flat = Flat4::cells(intervals) * 4;
+    if flat > FLAT_BYTES
         && let Some(few) = Few4::build(intervals, classes)
     {
-        return AddressMap::Few(few);
+        return Ok(AddressMap::Few(few));
     }
-    if let Some(flat) = flat {
-        return AddressMap::Flat(flat);
+    if flat <= FLAT_BYTES_AT_MOST {
+        return Ok(AddressMap::Flat(Flat4::build(intervals)));
     }
-    match Wide4::build(intervals, classes) {
-        Some(wide) => AddressMap::Wide(wide),
-        None => AddressMap::V4(Map4::build(intervals)),
-    }
+    let runs: Vec<(u32, u32)> = intervals.iter().map(|&(at, class)| (at as u32, class)).collect();
+    Ok(AddressMap::Large4(Frozen::build(&runs).map_err(full)?))
 }
 
 /// Bytes that the leaves of the dense table may take when they are written out: what a second-level cache spares.

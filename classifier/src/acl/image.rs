@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use super::compile::map::{Few4, Flat4, Map4, Map6, Wide4};
+use super::compile::map::{Few4, Flat4, Map6};
 use super::compile::short::Short;
 use super::compile::upper::Upper;
 use super::compile::{self, TooLarge};
+use super::limits::{CompileError, Limits};
 use super::model::{Action, List, Match, Origin};
 use super::run;
+use crate::lpm::Frozen;
 use crate::packet::{Family, Headers};
 
 /// One cache line of words.
@@ -45,9 +47,9 @@ pub(super) const LEAF_RULES: usize = 10;
 pub(super) enum AddressMap {
     Flat(Flat4),
     Few(Few4),
-    Wide(Wide4),
-    V4(Map4),
+    Large4(Frozen<u32>),
     V6(Map6),
+    Large6(Frozen<u128>),
 }
 
 impl AddressMap {
@@ -55,9 +57,9 @@ impl AddressMap {
         match self {
             AddressMap::Flat(map) => map.bytes(),
             AddressMap::Few(map) => map.bytes(),
-            AddressMap::Wide(map) => map.bytes(),
-            AddressMap::V4(map) => map.bytes(),
+            AddressMap::Large4(map) => map.bytes(),
             AddressMap::V6(map) => map.bytes(),
+            AddressMap::Large6(map) => map.bytes(),
         }
     }
 }
@@ -130,60 +132,6 @@ impl Tables {
     }
 }
 
-/// What a compiled list may cost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// Bytes that the image of one list may take.
-    pub memory: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Limits { memory: 512 << 20 }
-    }
-}
-
-/// Why a list could not be compiled.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum CompileError {
-    /// The image would take more than the limit.
-    Memory {
-        /// Name of the list.
-        list: String,
-        /// Rules in the list.
-        rules: usize,
-        /// Bytes wanted when compiling was given up.
-        needed: usize,
-        /// Bytes allowed.
-        limit: usize,
-    },
-}
-
-impl std::fmt::Display for CompileError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            CompileError::Memory {
-                list,
-                rules,
-                needed,
-                limit,
-            } => {
-                write!(
-                    f,
-                    "list \"{list}\" with {rules} rules does not fit {} MiB",
-                    limit >> 20
-                )?;
-                if *needed != usize::MAX {
-                    write!(f, " ({} MiB when given up)", needed >> 20)?;
-                }
-                f.write_str("; split the list, or put prefixes that share their rules into sets")
-            }
-        }
-    }
-}
-
-impl std::error::Error for CompileError {}
-
 /// Instructions that look-ups use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
@@ -217,22 +165,16 @@ impl Image {
     /// # Errors
     /// [`CompileError::Memory`] when the tables would pass the limit.
     pub fn compile(list: &List, limits: &Limits) -> Result<Image, CompileError> {
-        let too_large = |e: TooLarge| CompileError::Memory {
-            list: list.name.clone(),
-            rules: list.rules.len(),
-            needed: e.0,
-            limit: limits.memory,
-        };
-        let v4 = compile::compile(list, Family::V4, limits.memory).map_err(too_large)?;
-        let left = limits.memory.saturating_sub(v4.as_ref().map_or(0, Tables::bytes));
-        let v6 = compile::compile(list, Family::V6, left).map_err(too_large)?;
+        Image::of(Arc::new(list.clone()), limits)
+    }
+
+    /// Compiles a list that the image then holds, without a copy of it.
+    ///
+    /// # Errors
+    /// As [`Image::compile`].
+    pub fn of(list: Arc<List>, limits: &Limits) -> Result<Image, CompileError> {
         let way = Way::available().last().copied().unwrap_or(Way::Scalar);
-        Ok(Image {
-            list: Arc::new(list.clone()),
-            v4,
-            v6,
-            way,
-        })
+        Image::build(list, limits, way, compile::compile)
     }
 
     /// Compiles a changed list, with the tables of this image where only the members of its sets have changed: then
@@ -240,27 +182,41 @@ impl Image {
     ///
     /// # Errors
     /// As [`Image::compile`].
-    pub fn recompile(&self, list: &List, limits: &Limits) -> Result<Image, CompileError> {
-        let renew = |tables: &Option<Tables>, family| match tables {
-            Some(Tables::Full(engine)) => {
-                compile::with_members(engine, list, family).map(|e| Some(Tables::Full(Box::new(e))))
+    pub fn recompile(&self, list: Arc<List>, limits: &Limits) -> Result<Image, CompileError> {
+        Image::build(list, limits, self.way, |list, family, limit| {
+            let old = if family == Family::V4 { &self.v4 } else { &self.v6 };
+            match old {
+                Some(Tables::Full(engine)) => compile::recompile(engine, list, family, limit),
+                // Short lists and families without rules take microseconds.
+                _ => compile::compile(list, family, limit),
             }
-            // Short lists and families without rules take microseconds.
-            _ => compile::compile(list, family, limits.memory).ok(),
+        })
+    }
+
+    /// Both families by `compile`; the second has the memory that the first has left.
+    fn build(
+        list: Arc<List>,
+        limits: &Limits,
+        way: Way,
+        compile: impl Fn(&List, Family, usize) -> Result<Option<Tables>, TooLarge>,
+    ) -> Result<Image, CompileError> {
+        let too_large = |e: TooLarge| match e {
+            TooLarge::Bytes(needed) => CompileError::Memory {
+                list: list.name.clone(),
+                rules: list.rules.len(),
+                needed,
+                limit: limits.memory,
+            },
+            TooLarge::Conditions(distinct) => CompileError::Conditions {
+                list: list.name.clone(),
+                distinct,
+                limit: compile::CONDITIONS,
+            },
         };
-        let (Some(v4), Some(v6)) = (renew(&self.v4, Family::V4), renew(&self.v6, Family::V6)) else {
-            return Image::compile(list, limits);
-        };
-        let image = Image {
-            list: Arc::new(list.clone()),
-            v4,
-            v6,
-            way: self.way,
-        };
-        if image.image_bytes() > limits.memory {
-            return Image::compile(list, limits);
-        }
-        Ok(image)
+        let v4 = compile(&list, Family::V4, limits.memory).map_err(too_large)?;
+        let left = limits.memory.saturating_sub(v4.as_ref().map_or(0, Tables::bytes));
+        let v6 = compile(&list, Family::V6, left).map_err(too_large)?;
+        Ok(Image { list, v4, v6, way })
     }
 
     /// Whether two images share all tables but the address maps.

@@ -8,6 +8,8 @@ use super::*;
 use crate::lpm::{IpPrefix, Prefix};
 use crate::packet::{Family, Fragment, Headers};
 
+mod large;
+
 /// A small generator of our own (splitmix64), so that one number names a whole list and its packets.
 struct Rng(u64);
 
@@ -306,42 +308,6 @@ fn image_equals_twin_on_long_lists() {
     }
 }
 
-/// Sets so large that addresses are mapped by one load: prefixes of all lengths, hosts among them that cut their /24.
-#[test]
-fn image_equals_twin_over_large_sets() {
-    let mut r = Rng(21);
-    let sets: Vec<Arc<Set>> = (0..4)
-        .map(|i| {
-            let mut member = || {
-                let len = r.pick(&[14, 20, 24, 24, 24, 25, 30, 32]);
-                IpPrefix::V4(Prefix::covering(r.next() as u32, len))
-            };
-            Arc::new(Set {
-                name: format!("s{i}").into(),
-                members: (0..20_000).map(|_| member()).collect(),
-            })
-        })
-        .collect();
-    for fancy in [false, true] {
-        let mut rules: Vec<Rule> = Vec::new();
-        for i in 0..8 {
-            let mut rule = rule(&mut r, &sets, fancy);
-            rule.src = Addresses::any();
-            rule.dst = Addresses::any();
-            rule.src.sets.push(sets[i % 2].clone());
-            rule.dst.sets.push(sets[2 + i / 2 % 2].clone());
-            rules.push(rule);
-        }
-        let list = List {
-            rules,
-            ..list(&mut r, 1, false)
-        };
-        let image = Image::compile(&list, &Limits::default()).expect("fits");
-        assert!(image.image_bytes() > 16 << 20, "a table of 8 MiB for each side");
-        agrees(&list, &packets(r.next(), &list, 300));
-    }
-}
-
 #[test]
 fn a_list_without_rules_answers_its_default() {
     let mut empty = list(&mut Rng(1), 1, false);
@@ -356,6 +322,44 @@ fn the_memory_limit_names_the_list() {
     let list = list(&mut Rng(3), 200, false);
     let error = Image::compile(&list, &Limits { memory: 100 << 10 }).expect_err("too small");
     assert!(error.to_string().contains("\"random\""), "{error}");
+}
+
+/// Lists whose conditions cannot be numbered or combined are refused, soon and by name.
+#[test]
+fn too_many_port_conditions_are_refused() {
+    let list = |rules: u16, step: u16| {
+        let rule = |i: u16| {
+            let mut rule = Rule::any(Action::Allow, origin());
+            rule.protocols = Protocols::number(6);
+            rule.sport = vec![PortRange { lo: i, hi: u16::MAX }];
+            rule.dport = vec![PortRange {
+                lo: 0,
+                hi: i.wrapping_mul(step),
+            }];
+            rule
+        };
+        List {
+            name: "ports".into(),
+            default: Action::Deny,
+            rules: (0..rules).map(rule).collect(),
+            origin: origin(),
+        }
+    };
+    let limits = Limits { memory: 16 << 20 };
+    match Image::compile(&list(5000, 7919), &limits) {
+        Err(CompileError::Memory {
+            list, rules, limit, ..
+        }) => {
+            assert_eq!((&*list, rules, limit), ("ports", 5000, limits.memory))
+        }
+        other => panic!("{:?}", other.map(|image| image.image_bytes())),
+    }
+    match Image::compile(&list(u16::MAX, 1), &limits) {
+        Err(CompileError::Conditions { list, distinct, .. }) => {
+            assert_eq!((&*list, distinct), ("ports", usize::from(u16::MAX)))
+        }
+        other => panic!("{:?}", other.map(|image| image.image_bytes())),
+    }
 }
 
 #[test]
@@ -374,7 +378,9 @@ fn changed_members_keep_the_tables() {
     let image = Image::compile(&list, &Limits::default()).expect("fits");
 
     list.rules[0].src.sets = vec![set(60)];
-    let changed = image.recompile(&list, &Limits::default()).expect("fits");
+    let changed = image
+        .recompile(Arc::new(list.clone()), &Limits::default())
+        .expect("fits");
     assert!(changed.shares(&image), "nothing but members has changed");
     let inside = |i: u32| Headers {
         family: Family::V4,
@@ -399,7 +405,9 @@ fn changed_members_keep_the_tables() {
     } else {
         Action::Deny
     };
-    let compiled = changed.recompile(&other, &Limits::default()).expect("fits");
+    let compiled = changed
+        .recompile(Arc::new(other.clone()), &Limits::default())
+        .expect("fits");
     assert!(!compiled.shares(&image));
     for p in packets(6, &other, 500) {
         assert_eq!(compiled.classify(&p), linear::classify(&other, &p));

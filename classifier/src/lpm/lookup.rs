@@ -436,13 +436,39 @@ mod x86 {
     }
 }
 
-impl Lookup<u32> for Reader {
-    fn burst(&self, online: &Online<'_>, way: Way, keys: &[u32], out: &mut [Value]) {
+impl<A: Kernels> Lookup<A> for Reader {
+    fn burst(&self, online: &Online<'_>, way: Way, keys: &[A], out: &mut [Value]) {
+        // SAFETY: the arena is an image of this family (`Compressed<A>` made it) that the guard keeps; callers only pass
+        // ways that are available.
+        unsafe { A::look_up(self.0.arena.load(online), way, keys, out) }
+    }
+
+    fn best(&self) -> Way {
+        A::best()
+    }
+}
+
+/// The look-up of a family, whoever keeps the image from being freed.
+pub(super) trait Kernels: Sized {
+    /// `out[i]` becomes the answer for `keys[i]`.
+    ///
+    /// # Safety
+    /// The arena holds an image of this family; what readers reach in it changes only as `load` allows for. `way` is
+    /// available.
+    ///
+    /// # Panics
+    /// When there are more keys than [`BURST`] or not as many places in `out`.
+    unsafe fn look_up(arena: &Arena, way: Way, keys: &[Self], out: &mut [Value]);
+    /// The way that is fastest here.
+    fn best() -> Way;
+}
+
+impl Kernels for u32 {
+    #[inline]
+    unsafe fn look_up(arena: &Arena, way: Way, keys: &[u32], out: &mut [Value]) {
         assert!(keys.len() <= BURST && keys.len() == out.len());
-        let arena = self.0.arena.load(online);
         let (keys, out, count) = (keys.as_ptr(), out.as_mut_ptr(), keys.len());
-        // SAFETY: needed to call the kernels: the arena is an IPv4 image (`Compressed<u32>` made it) that the guard
-        // keeps, lengths are checked above, and callers only pass ways that are available.
+        // SAFETY: needed to call the kernels, as the caller promises; lengths are checked above.
         unsafe {
             match way {
                 Way::Scalar => burst4(arena.base(), keys, out, count),
@@ -456,15 +482,15 @@ impl Lookup<u32> for Reader {
         }
     }
 
-    fn best(&self) -> Way {
+    fn best() -> Way {
         Way::best_v4()
     }
 }
 
-impl Lookup<u128> for Reader {
-    fn burst(&self, online: &Online<'_>, way: Way, keys: &[u128], out: &mut [Value]) {
+impl Kernels for u128 {
+    #[inline]
+    unsafe fn look_up(arena: &Arena, way: Way, keys: &[u128], out: &mut [Value]) {
         assert!(keys.len() <= BURST && keys.len() == out.len());
-        let arena = self.0.arena.load(online);
         // SAFETY: as for IPv4.
         unsafe {
             match way {
@@ -483,7 +509,7 @@ impl Lookup<u128> for Reader {
         }
     }
 
-    fn best(&self) -> Way {
+    fn best() -> Way {
         Way::best_v6()
     }
 }

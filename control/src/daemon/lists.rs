@@ -38,8 +38,8 @@ pub(super) fn read(dir: &Path, old: &Images) -> Result<Read, Vec<Diagnostic>> {
         }
         // Where only the members of sets have changed, most tables of the old image serve on.
         let compiled = match old.get(&name) {
-            Some(old) => old.image.recompile(&list, &Limits::default()),
-            None => Image::compile(&list, &Limits::default()),
+            Some(old) => old.image.recompile(Arc::clone(&list), &Limits::default()),
+            None => Image::of(Arc::clone(&list), &Limits::default()),
         };
         match compiled {
             Ok(image) => {

@@ -7,6 +7,7 @@
 
 use hashbrown::HashMap;
 
+use super::TooLarge;
 use super::classes::{Classes, Runs, Spec};
 use super::map::tree;
 use crate::acl::image::{LEAF_RULES, Line};
@@ -160,14 +161,52 @@ pub(super) struct Rows {
     pub(super) root: Vec<u32>,
 }
 
-/// Memory ran out: bytes wanted.
-pub(super) struct TooLarge(pub(super) usize);
-
 /// A rule as a row sees it.
 struct Item<'a> {
+    /// Classes of the far side at which it holds.
     runs: &'a [(u32, u32)],
     signature: u32,
     packed: u32,
+}
+
+/// The rules of a group by their condition on the near side.
+struct Group<'a> {
+    rules: &'a [Reduced],
+    by_spec: Vec<Vec<u32>>,
+}
+
+impl<'a> Group<'a> {
+    fn new(rules: &'a [Reduced], near: impl Fn(&Reduced) -> Spec, specs: usize) -> Self {
+        let mut by_spec = vec![Vec::new(); specs];
+        for (i, r) in rules.iter().enumerate() {
+            by_spec[near(r) as usize].push(i as u32);
+        }
+        Group { rules, by_spec }
+    }
+
+    /// By condition: whether a rule of the group has it.
+    fn used(&self) -> Vec<bool> {
+        self.by_spec.iter().map(|rules| !rules.is_empty()).collect()
+    }
+
+    /// The rules that may hold where these conditions do, in order, each with its runs on the far side.
+    fn items<'r>(&self, active: &[Spec], far: impl Fn(&Reduced) -> &'r [(u32, u32)]) -> Vec<Item<'r>> {
+        let mut members: Vec<u32> = active
+            .iter()
+            .flat_map(|&s| &self.by_spec[s as usize])
+            .copied()
+            .collect();
+        members.sort_unstable();
+        let item = |&i: &u32| {
+            let r = &self.rules[i as usize];
+            Item {
+                runs: far(r),
+                signature: r.signature,
+                packed: r.packed,
+            }
+        };
+        members.iter().map(item).collect()
+    }
 }
 
 /// Cuts the far side's `far` classes into runs with the same rules: (last class, leaf) in order.
@@ -220,15 +259,6 @@ fn at(runs: &[(u32, u32)]) -> u32 {
     runs.last().map_or(0, |r| r.0 + 1)
 }
 
-/// Rules of a group by their condition on the near side.
-fn by_near(rules: &[Reduced], near: impl Fn(&Reduced) -> Spec, specs: usize) -> Vec<Vec<u32>> {
-    let mut out = vec![Vec::new(); specs];
-    for (i, r) in rules.iter().enumerate() {
-        out[near(r) as usize].push(i as u32);
-    }
-    out
-}
-
 /// Builds the rows of a group. `flip` makes the destination the near side.
 pub(super) fn rows(
     rules: &[Reduced],
@@ -241,27 +271,12 @@ pub(super) fn rows(
 ) -> Result<Rows, TooLarge> {
     let near_spec = |r: &Reduced| if flip { r.dst } else { r.src };
     let far_spec = |r: &Reduced| if flip { r.src } else { r.dst };
-    let by_spec = by_near(rules, near_spec, near.runs.len());
-    let used: Vec<bool> = by_spec.iter().map(|v| !v.is_empty()).collect();
-    let told = Restricted::new(near, &used);
+    let group = Group::new(rules, near_spec, near.runs.len());
+    let told = Restricted::new(near, &group.used());
     let mut shared: HashMap<Vec<(u32, u32)>, u32> = HashMap::new();
     let mut roots = Vec::with_capacity(told.len());
-    let mut members: Vec<u32> = Vec::new();
     for active in &told.active {
-        members.clear();
-        members.extend(active.iter().flat_map(|&s| &by_spec[s as usize]));
-        members.sort_unstable();
-        let items: Vec<Item<'_>> = members
-            .iter()
-            .map(|&i| {
-                let r = &rules[i as usize];
-                Item {
-                    runs: &far.runs[far_spec(r) as usize],
-                    signature: r.signature,
-                    packed: r.packed,
-                }
-            })
-            .collect();
+        let items = group.items(active, |r| &far.runs[far_spec(r) as usize]);
         let runs = sweep(&items, far.len(), leaves);
         let root = match shared.get(&runs) {
             Some(&root) => root,
@@ -274,7 +289,7 @@ pub(super) fn rows(
         roots.push(root);
         let bytes = (nodes.len() + leaves.lines.len()) * 64;
         if bytes > limit {
-            return Err(TooLarge(bytes));
+            return Err(TooLarge::Bytes(bytes));
         }
     }
     Ok(Rows {
@@ -301,38 +316,25 @@ pub(super) fn dense(
     leaves: &mut Leaves,
     limit: usize,
 ) -> Result<Dense, TooLarge> {
-    let by_spec = by_near(rules, |r| r.src, src.runs.len());
+    let group = Group::new(rules, |r| r.src, src.runs.len());
     let mut used_dst = vec![false; dst.runs.len()];
     for r in rules {
         used_dst[r.dst as usize] = true;
     }
-    let used_src: Vec<bool> = by_spec.iter().map(|v| !v.is_empty()).collect();
-    let (src, dst) = (Restricted::new(src, &used_src), Restricted::new(dst, &used_dst));
+    let (src, dst) = (
+        Restricted::new(src, &group.used()),
+        Restricted::new(dst, &used_dst),
+    );
     let cells = src.len().saturating_mul(dst.len());
     if cells.saturating_mul(4) > limit || cells > u32::MAX as usize {
-        return Err(TooLarge(cells.saturating_mul(4)));
+        return Err(TooLarge::Bytes(cells.saturating_mul(4)));
     }
     let mut out = Dense {
         cells: Vec::with_capacity(cells),
         ..Dense::default()
     };
-    let mut members: Vec<u32> = Vec::new();
     for active in &src.active {
-        members.clear();
-        members.extend(active.iter().flat_map(|&s| &by_spec[s as usize]));
-        members.sort_unstable();
-        let items: Vec<Item<'_>> = members
-            .iter()
-            .map(|&i| {
-                let r = &rules[i as usize];
-                let runs = dst.runs.get(&r.dst).map_or(&[][..], |v| v);
-                Item {
-                    runs,
-                    signature: r.signature,
-                    packed: r.packed,
-                }
-            })
-            .collect();
+        let items = group.items(active, |r| dst.runs.get(&r.dst).map_or(&[], |v| v));
         let mut filled = 0;
         for (end, leaf) in sweep(&items, dst.len(), leaves) {
             let until = (end as usize).saturating_add(1).min(dst.len());
@@ -342,7 +344,7 @@ pub(super) fn dense(
         }
         let bytes = out.cells.len() * 4 + leaves.lines.len() * 64;
         if bytes > limit {
-            return Err(TooLarge(bytes));
+            return Err(TooLarge::Bytes(bytes));
         }
     }
     out.src = src.of.iter().map(|&id| id * dst.len() as u32).collect();

@@ -6,6 +6,7 @@
 
 use hashbrown::HashMap;
 
+use super::TooLarge;
 use crate::acl::model::{DscpSet, FragmentMatch, IcmpMatch, PortRange, ProtoSet, Rule, TcpMatch};
 use crate::packet::{Family, Fragment};
 
@@ -147,9 +148,6 @@ pub(in crate::acl) struct Upper {
     pub(in crate::acl) classes: u32,
 }
 
-/// The tables would take more than the limit: bytes wanted.
-pub(super) struct TooLarge(pub(super) usize);
-
 impl Upper {
     pub(super) fn build(signatures: &[Signature], family: Family, limit: usize) -> Result<Upper, TooLarge> {
         let n = signatures.len();
@@ -182,7 +180,7 @@ impl Upper {
         let row_bytes = n.div_ceil(64) * 8;
         let wanted = metas.rows.len().saturating_mul(dports.len()).saturating_mul(4);
         if wanted > limit {
-            return Err(TooLarge(wanted));
+            return Err(TooLarge::Bytes(wanted));
         }
         let mut first = Interner::default();
         for (row, later) in &metas.rows {
@@ -195,12 +193,12 @@ impl Upper {
                 out.first.push(id * sports.len() as u32);
             }
             if first.rows.len() * row_bytes > limit {
-                return Err(TooLarge(first.rows.len() * row_bytes));
+                return Err(TooLarge::Bytes(first.rows.len() * row_bytes));
             }
         }
         let wanted = first.rows.len().saturating_mul(sports.len()).saturating_mul(4);
         if wanted > limit {
-            return Err(TooLarge(wanted));
+            return Err(TooLarge::Bytes(wanted));
         }
         let mut second = Interner::default();
         for (row, later) in &first.rows {
@@ -213,7 +211,7 @@ impl Upper {
                 out.second.push(id);
             }
             if second.rows.len() * row_bytes.max(64) > limit {
-                return Err(TooLarge(second.rows.len() * row_bytes.max(64)));
+                return Err(TooLarge::Bytes(second.rows.len() * row_bytes.max(64)));
             }
         }
         (out.sport, out.dport) = (sport, dport);
@@ -328,7 +326,7 @@ fn extra(
         .iter()
         .fold(2usize, |product, &n| product.saturating_mul(n));
     if wanted > limit {
-        return Err(TooLarge(wanted));
+        return Err(TooLarge::Bytes(wanted));
     }
     let mut combined = Interner::default();
     for (meta, later) in &metas.rows {

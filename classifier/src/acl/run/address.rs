@@ -4,8 +4,8 @@
 #![allow(unsafe_code)]
 
 use super::{BURST, Ops, at, set};
-use crate::acl::compile::map::{CHUNK, CUT, Few4, LOW, Map4, Map6, NODE, bucket};
-use crate::acl::image::{AddressMap, Line, Node64};
+use crate::acl::compile::map::{CUT, Few4, LOW, Map6, NODE, bucket};
+use crate::acl::image::{AddressMap, Node64};
 
 /// Classes of one address of every packet.
 ///
@@ -34,23 +34,15 @@ pub(super) unsafe fn classes<O: Ops>(
                 }
             }
             AddressMap::Few(map) => few(map, n, class, of),
-            AddressMap::Wide(map) => {
-                for i in 0..n {
-                    let addr = of(i) as u32;
-                    let entry = u32::from(*at(&map.root, (addr >> 8) as usize));
-                    // All bits set when the /24 is cut; cell 0 stands in for a /24 that is not.
-                    let cut = (entry >> 15).wrapping_neg();
-                    let cell = u32::from(*at(
-                        &map.cells,
-                        (((entry & 0x7fff) << 8 | addr & 0xff) & cut) as usize,
-                    ));
-                    set(class, i, entry & !cut | cell & cut);
-                }
+            AddressMap::Large4(map) => {
+                let mut keys = [0u32; BURST];
+                (0..n).for_each(|i| set(&mut keys, i, of(i) as u32));
+                map.lookup_burst(&keys[..n], &mut class[..n]);
             }
-            AddressMap::V4(map) => {
-                for i in 0..n {
-                    set(class, i, v4::<O>(map, of(i) as u32));
-                }
+            AddressMap::Large6(map) => {
+                let mut keys = [0u128; BURST];
+                (0..n).for_each(|i| set(&mut keys, i, of(i)));
+                map.lookup_burst(&keys[..n], &mut class[..n]);
             }
             AddressMap::V6(map) => {
                 for i in 0..n {
@@ -145,47 +137,9 @@ unsafe fn few(map: &Few4, n: usize, class: &mut [u32; BURST], of: impl Fn(usize)
 /// # Safety
 /// As for [`super::steps`].
 #[inline(always)]
-unsafe fn v4<O: Ops>(map: &Map4, addr: u32) -> u32 {
-    // SAFETY: chunk and node numbers are valid; entry 0 of both stands in for an entry that is a class already.
-    unsafe {
-        let mut entry = *at(&map.root, (addr >> 16) as usize);
-        for shift in [8, 0] {
-            // All bits set when the entry is a chunk: selects without a branch that traffic could mispredict.
-            let chunk = ((entry & CHUNK) as i32 >> 31) as u32;
-            let next = *at(
-                &map.chunks,
-                ((entry << 8 | addr >> shift & 0xff) & chunk) as usize,
-            );
-            entry = entry & !chunk | next & chunk;
-        }
-        for _ in 0..map.depth {
-            entry = node::<O>(&map.nodes, entry, addr);
-        }
-        entry
-    }
-}
-
-/// One level of nodes: entries that are no node stay as they are.
-///
-/// # Safety
-/// As for [`super::steps`].
-#[inline(always)]
-unsafe fn node<O: Ops>(nodes: &[Line], entry: u32, key: u32) -> u32 {
-    // SAFETY: node numbers are valid; node 0 stands in for an entry that is none.
-    unsafe {
-        let is_node = ((entry << 1) as i32 >> 31) as u32;
-        let line = at(nodes, (entry & !NODE & is_node) as usize);
-        let next = *line.0.get_unchecked(8 + O::rank32(line, key));
-        entry & !is_node | next & is_node
-    }
-}
-
-/// # Safety
-/// As for [`super::steps`].
-#[inline(always)]
 unsafe fn v6<O: Ops>(map: &Map6, addr: u128) -> u32 {
     let (high, low) = ((addr >> 64) as u64, addr as u64);
-    // SAFETY: as in `v4`.
+    // SAFETY: all entries of the root are classes, or nodes that the map has.
     unsafe {
         let last = map.root.len() as u64 - 1;
         let mut entry = *at(&map.root, bucket(high, map.base, map.shift).min(last) as usize);
@@ -207,7 +161,7 @@ unsafe fn v6<O: Ops>(map: &Map6, addr: u128) -> u32 {
 /// As for [`super::steps`].
 #[inline(always)]
 unsafe fn node64<O: Ops>(nodes: &[Node64], entry: u32, key: u64) -> u32 {
-    // SAFETY: as in `node`.
+    // SAFETY: node numbers are valid; node 0 stands in for an entry that is none.
     unsafe {
         let is_node = ((entry << 1) as i32 >> 31) as u32;
         let node = at(nodes, (entry & !NODE & is_node) as usize);
