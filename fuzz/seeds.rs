@@ -25,6 +25,9 @@ fn main() -> Result<()> {
     for (number, request) in samples::REQUESTS.iter().enumerate() {
         write("request", number, request.as_bytes())?;
     }
+    for (number, request) in samples::SCRAPES.iter().enumerate() {
+        write("scrape", number, request.as_bytes())?;
+    }
     write("configuration", 0, samples::CONFIGURATION.as_bytes())?;
     write("access_lists", 0, samples::LISTS.as_bytes())
 }

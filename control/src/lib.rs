@@ -11,6 +11,7 @@ pub mod config;
 pub mod daemon;
 pub mod doctor;
 pub mod guard;
+pub mod metrics;
 pub mod mirror;
 pub mod socket;
 pub mod sys;

@@ -2,7 +2,7 @@
 
 mod property;
 
-use property::samples::{CONFIGURATION, LISTS, REQUESTS};
+use property::samples::{CONFIGURATION, LISTS, REQUESTS, SCRAPES};
 use proptest::prelude::*;
 
 /// The text with some bytes overwritten and cut off somewhere.
@@ -24,6 +24,7 @@ proptest! {
     #[test]
     fn noise(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         property::request(&bytes);
+        property::scrape(&bytes);
         property::configuration(&String::from_utf8_lossy(&bytes));
     }
 
@@ -41,6 +42,11 @@ proptest! {
     fn changed_lists(changes in prop::collection::vec(any::<(prop::sample::Index, u8)>(), 0..4), cut: prop::sample::Index) {
         let dir = tempfile::tempdir().expect("a temporary folder");
         property::access_lists(&changed(LISTS, &changes, cut), &dir.path().join("lists.toml"));
+    }
+
+    #[test]
+    fn changed_scrapes(which in 0..SCRAPES.len(), changes in prop::collection::vec(any::<(prop::sample::Index, u8)>(), 0..4), cut: prop::sample::Index) {
+        property::scrape(&changed(SCRAPES[which], &changes, cut));
     }
 }
 

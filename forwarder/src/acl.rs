@@ -70,14 +70,16 @@ impl Instance {
 
     /// What each rule decided, added up over the workers; the last element is the default.
     pub fn counters(&self) -> Vec<RuleCount> {
-        let mut sums = vec![RuleCount::default(); self.image.rules() + 1];
-        for worker in &self.workers {
-            for (sum, row) in sums.iter_mut().zip(&worker.0) {
-                sum.packets += row.packets.get();
-                sum.bytes += row.bytes.get();
-            }
-        }
-        sums
+        (0..=self.image.rules()).map(|rule| self.counter(rule)).collect()
+    }
+
+    /// What one rule decided, added up over the workers; the rule behind the last one is the default.
+    pub fn counter(&self, rule: usize) -> RuleCount {
+        let rows = self.workers.iter().filter_map(|rows| rows.0.get(rule));
+        rows.fold(RuleCount::default(), |sum, row| RuleCount {
+            packets: sum.packets + row.packets.get(),
+            bytes: sum.bytes + row.bytes.get(),
+        })
     }
 
     /// Counts a packet of `len` bytes that this list decided. Only worker number `worker` may call it.

@@ -63,6 +63,16 @@ impl Drops {
         sums
     }
 
+    /// Packets and bytes by reason since the daemon's start, whatever was reset since; every reason is there.
+    pub(super) fn totals(&self, snapshot: &Snapshot) -> Vec<(Reason, u64, u64)> {
+        let sums = self.sums(snapshot);
+        let of = |reason: &Reason| sums.get(reason).copied().unwrap_or_default();
+        let reasons = Reason::ALL.iter();
+        reasons
+            .map(|reason| (*reason, of(reason).packets, of(reason).bytes))
+            .collect()
+    }
+
     /// The answer of `drops`: most frequent first.
     pub(super) fn answer(&mut self, snapshot: &Snapshot, reset: bool) -> Value {
         let names: BTreeMap<PortId, &str> = snapshot

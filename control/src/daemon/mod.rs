@@ -10,23 +10,25 @@ mod explain;
 mod lists;
 mod ports;
 mod reload;
+mod sample;
 mod state;
 mod translate;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use forwarder::Dataplane;
 use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
 use crate::acl::Diagnostic;
 use crate::config::{self, AclNames, Config};
 use crate::guard;
+use crate::metrics;
 use crate::mirror::{Event, Mirror, MirrorConfig, MirrorError};
 use crate::socket::{BindError, Code, ErrorBody, Incoming, MonitorKind, Server};
 use drops::Drops;
@@ -39,6 +41,8 @@ use state::State;
 const TICK: Duration = Duration::from_millis(2);
 /// How often slower things are looked at: attributes of ports, counters for `monitor`.
 const SLOW_TICK: Duration = Duration::from_millis(500);
+/// Scrapes of the metrics that wait for the control thread.
+const SCRAPES: usize = 1;
 /// Events that a slow reader of `monitor` may be behind.
 const EVENTS: usize = 8192;
 
@@ -59,7 +63,10 @@ struct Daemon {
     reloads: Reloads,
     events: broadcast::Sender<Arc<(MonitorKind, String)>>,
     dumps: answers::Dumps,
+    /// Where metrics are served, if the configuration says so.
+    metrics: Option<metrics::Server>,
     started: Instant,
+    started_at: SystemTime,
     /// Tables mirrored, lists compiled, and every port that was there has been opened.
     ready: bool,
 }
@@ -106,9 +113,6 @@ fn prepare(file: &Path) -> Result<Prepared, ErrorBody> {
         }
     }
     lists.replace(read.images);
-    if config.metrics.is_some() {
-        tracing::warn!("[metrics] listen: this version serves no metrics yet");
-    }
     Ok(Prepared {
         file: loaded.file,
         config,
@@ -135,15 +139,16 @@ async fn serve(prepared: Prepared) -> Result<(), ErrorBody> {
     let files = crate::sys::raise_open_files();
     tracing::debug!("up to {files} open files");
     // The socket first: a second daemon must notice before it touches anything.
-    let (_server, requests) = Server::bind(&config.socket).map_err(|error| {
-        let code = match &error {
-            BindError::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
-                Code::NotPermitted
-            }
-            _ => Code::Failed,
-        };
-        ErrorBody::new(code, error.to_string())
-    })?;
+    let (_server, requests) =
+        Server::bind(&config.socket).map_err(|error| bind_error("[control] socket", &error))?;
+    let (scrapes, samples) = mpsc::channel(SCRAPES);
+    let metrics = match &config.metrics {
+        Some(listen) => Some(
+            metrics::Server::bind(listen, scrapes.clone())
+                .map_err(|error| bind_error("[metrics] listen", &error))?,
+        ),
+        None => None,
+    };
     let signals = Signals::new()?;
     // What an earlier configuration closed stays closed until this one is in force: a start that fails opens nothing.
     let mut entries = guard_entries(&config, &state, &BTreeSet::new());
@@ -183,13 +188,28 @@ async fn serve(prepared: Prepared) -> Result<(), ErrorBody> {
         reloads: Reloads::default(),
         events: broadcast::channel(EVENTS).0,
         dumps: answers::Dumps::default(),
+        metrics,
         started: Instant::now(),
+        started_at: SystemTime::now(),
         ready: false,
     };
-    let result = daemon.run(requests, signals).await;
+    // The sender is kept here, so that the receiver goes on waiting when nothing is served.
+    let result = daemon.run(requests, samples, signals).await;
+    drop(scrapes);
     notify(&[sd_notify::NotifyState::Stopping]);
     let ended = daemon.end();
     result.and(ended)
+}
+
+/// A socket that cannot be opened, with the key that names it.
+fn bind_error(key: &str, error: &BindError) -> ErrorBody {
+    let code = match error {
+        BindError::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
+            Code::NotPermitted
+        }
+        _ => Code::Failed,
+    };
+    ErrorBody::new(code, format!("{key}: {error}"))
 }
 
 /// Loads the guard; without nftables that is an error only where the kernel would forward.
@@ -252,6 +272,7 @@ impl Daemon {
     async fn run(
         &mut self,
         mut requests: mpsc::Receiver<Incoming>,
+        mut samples: mpsc::Receiver<oneshot::Sender<metrics::Sample>>,
         mut signals: Signals,
     ) -> Result<(), ErrorBody> {
         let mut tick = tokio::time::interval(TICK);
@@ -267,6 +288,8 @@ impl Daemon {
                 _ = tick.tick() => self.tick()?,
                 _ = slow.tick() => self.slow_tick()?,
                 Some(incoming) = requests.recv() => self.answer(incoming).await,
+                // A client that has left needs no sample.
+                Some(reply) = samples.recv() => { let _ = reply.send(self.sample()); }
                 done = self.reloads.finished() => self.reloaded(done),
                 () = std::future::ready(()), if self.ports.has_queued() => self.open_next()?,
             }

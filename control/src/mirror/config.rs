@@ -1,5 +1,7 @@
 //! What the mirror is told, why it may fail, and what it counts.
 
+use std::time::Duration;
+
 /// What the mirror is to follow.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MirrorConfig {
@@ -42,6 +44,30 @@ pub enum MirrorError {
     Dataplane(#[from] forwarder::Error),
 }
 
+/// How long it took from reading a message that changed something to the workers seeing the change, as a histogram over
+/// messages. Changes are taken together: each message of a batch counts with the time since the first one was read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Lag {
+    /// Messages by [`Lag::LIMITS`]; the last element counts what took longer.
+    pub messages: [u64; Lag::LIMITS.len() + 1],
+    /// Nanoseconds of all messages together.
+    pub sum_ns: u64,
+}
+
+impl Lag {
+    /// Upper ends of the classes, in microseconds.
+    pub const LIMITS: [u64; 11] = [
+        50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 50_000, 250_000, 1_000_000,
+    ];
+
+    /// Counts messages that took so long.
+    pub(super) fn record(&mut self, messages: u64, took: Duration) {
+        let class = Self::LIMITS.partition_point(|limit| Duration::from_micros(*limit) < took);
+        self.messages[class] += messages;
+        self.sum_ns += messages * took.as_nanos() as u64;
+    }
+}
+
 /// Counters of the mirror.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct MirrorStats {
@@ -51,6 +77,8 @@ pub struct MirrorStats {
     pub bad_messages: u64,
     /// Times that the kernel's state was read anew because it was no longer certain.
     pub resyncs: u64,
+    /// Times that the kernel had no room left for its messages and threw some away.
+    pub overruns: u64,
     /// Prefixes that a resync or verification had to correct.
     pub corrected: u64,
     /// Raised with each batch that changed the data plane's tables.
@@ -67,4 +95,22 @@ pub struct MirrorStats {
     pub neighbours: u64,
     /// Neighbour requests of workers that were not taken up because too many hosts were being resolved.
     pub refused_requests: u64,
+    /// How long messages took to reach the workers.
+    #[serde(skip)]
+    pub lag: Lag,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lag_counts_messages_by_the_time_that_their_batch_took() {
+        let mut lag = Lag::default();
+        lag.record(3, Duration::from_micros(50));
+        lag.record(2, Duration::from_nanos(50_001));
+        lag.record(1, Duration::from_secs(2));
+        assert_eq!(lag.messages, [3, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+        assert_eq!(lag.sum_ns, 3 * 50_000 + 2 * 50_001 + 2_000_000_000);
+    }
 }

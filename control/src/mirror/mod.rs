@@ -42,7 +42,7 @@ use socket::Read;
 use state::{Changes, State};
 use wire::{HEADER, Packets};
 
-pub use config::{MirrorConfig, MirrorError, MirrorStats};
+pub use config::{Lag, MirrorConfig, MirrorError, MirrorStats};
 pub use plane::Plane;
 pub use view::{
     Action, Difference, Event, GroupView, LinkView, MemberView, NeighbourView, NexthopView, RouteView,
@@ -85,6 +85,8 @@ pub struct Mirror {
     stats: MirrorStats,
     events: Vec<Event>,
     pending_events: bool,
+    /// Messages read and not yet programmed, and when the first of them was read.
+    unseen: Option<(u64, Instant)>,
 }
 
 impl Mirror {
@@ -116,6 +118,7 @@ impl Mirror {
             stats: MirrorStats::default(),
             events: Vec::new(),
             pending_events: false,
+            unseen: None,
         })
     }
 
@@ -168,7 +171,7 @@ impl Mirror {
             let read = socket::read(self.socket.get_ref(), &mut buffer);
             match read {
                 Ok(Read::Datagram) => self.take_datagram(&buffer),
-                Ok(Read::Overrun) => self.lost(Cause::Overrun),
+                Ok(Read::Overrun) => self.overrun(),
                 Ok(Read::Nothing) => {}
                 Err(error) => {
                     self.buffer = buffer;
@@ -209,10 +212,11 @@ impl Mirror {
                         dump.keep(message.clone(), packet.payload.len() + HEADER);
                     }
                     if self.complete {
+                        self.unseen.get_or_insert_with(|| (0, Instant::now())).0 += 1;
                         self.state.apply(message, &mut self.changes);
                     }
                 }
-                Ok((packet, None)) if packet.kind == wire::NLMSG_OVERRUN => self.lost(Cause::Overrun),
+                Ok((packet, None)) if packet.kind == wire::NLMSG_OVERRUN => self.overrun(),
                 Ok((_, None)) => {}
                 Err(error) => {
                     self.stats.bad_messages += 1;
@@ -221,6 +225,12 @@ impl Mirror {
                 }
             }
         }
+    }
+
+    /// The kernel had no room left for its messages.
+    fn overrun(&mut self) {
+        self.stats.overruns += 1;
+        self.lost(Cause::Overrun);
     }
 
     /// The state is not certain any more: it is read anew, beside the one that works.
@@ -339,6 +349,7 @@ impl Mirror {
             plane.fib().set_tables(&self.config.tables);
         }
         let happened = std::mem::take(&mut self.changes.events);
+        let unseen = self.unseen.take();
         if !self.changes.is_empty() {
             self.resolver
                 .observe(&self.state, &mut self.program, &self.changes.neighbours);
@@ -361,6 +372,9 @@ impl Mirror {
             };
             self.state.rib.targets.recycle();
             self.stats.generation += 1;
+            if let Some((messages, since)) = unseen {
+                self.stats.lag.record(messages, since.elapsed());
+            }
             self.stats.last_batch_ns = start.elapsed().as_nanos() as u64;
             if self.stats.generation > 1 {
                 self.stats.max_batch_ns = self.stats.max_batch_ns.max(self.stats.last_batch_ns);

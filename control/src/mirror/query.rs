@@ -1,11 +1,13 @@
 //! What the mirror answers: views of the kernel's state, and its comparison with a fresh dump.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use classifier::lpm::IpPrefix;
 use forwarder::PortAttrs;
 
 use super::plan::Found;
+use super::present::{adjacency_state, neighbour_state};
 use super::state::{LOCAL_TABLE, State};
 use super::view::{Difference, GroupView, LinkView, NeighbourView, RouteView};
 use super::{Mirror, MirrorError, MirrorStats, Plane, diff};
@@ -46,6 +48,25 @@ impl Mirror {
             .values()
             .map(|n| self.state.neighbour_view(&n.msg))
             .collect()
+    }
+
+    /// Neighbour entries by their state.
+    pub fn neighbour_states(&self) -> BTreeMap<&'static str, u64> {
+        let mut counts = BTreeMap::new();
+        for neighbour in self.state.neighbours.values() {
+            *counts.entry(neighbour_state(neighbour.msg.state)).or_default() += 1;
+        }
+        counts
+    }
+
+    /// Next-hop groups of the data plane, and its adjacencies by their state.
+    pub fn adjacency_states(&self, plane: &mut impl Plane) -> (u64, BTreeMap<&'static str, u64>) {
+        let fib = plane.fib();
+        let mut counts = BTreeMap::new();
+        for (_, adjacency) in fib.adjacencies() {
+            *counts.entry(adjacency_state(adjacency)).or_default() += 1;
+        }
+        (fib.groups().count() as u64, counts)
     }
 
     /// The routes of a table (all mirrored tables for `None`), by prefix, IPv4 first. Views are made one by one, so

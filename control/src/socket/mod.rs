@@ -17,6 +17,7 @@ pub use error::{Code, ErrorBody};
 pub use request::{
     DropsArgs, ExplainArgs, FamilyArg, MonitorKind, PortSetArgs, Request, RouteShowArgs, parse_request,
 };
+pub(crate) use server::bind_unix;
 pub use server::{Answer, BindError, Incoming, Server};
 
 /// Most bytes of one request, its line end included.

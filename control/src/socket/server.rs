@@ -63,18 +63,18 @@ pub struct Incoming {
 pub enum BindError {
     /// Another daemon answers there.
     #[error(
-        "a daemon answers on {} already; stop it, or give this one another [control] socket",
+        "a daemon answers on {} already; stop it, or give this one another path",
         .0.display()
     )]
     Live(PathBuf),
     /// The path is something that is not a socket.
     #[error(
-        "{} exists and is not a socket; remove it or choose another path in [control] socket",
+        "{} exists and is not a socket; remove it or choose another path",
         .0.display()
     )]
     NotASocket(PathBuf),
     /// The system refused.
-    #[error("the control socket {} cannot be opened: {source}", path.display())]
+    #[error("the socket {} cannot be opened: {source}", path.display())]
     Io {
         /// The path.
         path: PathBuf,
@@ -98,35 +98,7 @@ impl Server {
     /// Opens the socket with mode 0660 and begins to serve; a stale socket file is replaced. Call it inside a tokio
     /// runtime. Requests arrive at the receiver.
     pub fn bind(path: &Path) -> Result<(Server, mpsc::Receiver<Incoming>), BindError> {
-        let io_error = |source| BindError::Io {
-            path: path.to_owned(),
-            source,
-        };
-        if let Some(parent) = path.parent() {
-            std::fs::create_dir_all(parent).map_err(io_error)?;
-        }
-        if let Ok(metadata) = std::fs::symlink_metadata(path) {
-            use std::os::unix::fs::FileTypeExt;
-            if !metadata.file_type().is_socket() {
-                return Err(BindError::NotASocket(path.to_owned()));
-            }
-            if Self::is_live(path) {
-                return Err(BindError::Live(path.to_owned()));
-            }
-        }
-        // Bound under another name and moved: nobody can connect before the mode is set, and a stale file is
-        // replaced in one step.
-        let new = path.with_extension(format!("{}", std::process::id()));
-        let _ = std::fs::remove_file(&new);
-        let listener = std::os::unix::net::UnixListener::bind(&new).map_err(io_error)?;
-        let prepared = std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o660))
-            .and_then(|()| std::fs::rename(&new, path))
-            .and_then(|()| listener.set_nonblocking(true))
-            .and_then(|()| UnixListener::from_std(listener));
-        let listener = prepared.map_err(|error| {
-            let _ = std::fs::remove_file(&new);
-            io_error(error)
-        })?;
+        let listener = bind_unix(path)?;
         let (sender, receiver) = mpsc::channel(QUEUE);
         tokio::spawn(accept(listener, sender));
         Ok((
@@ -142,6 +114,39 @@ impl Drop for Server {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.path);
     }
+}
+
+/// Listens on a Unix socket with mode 0660; a stale socket file is replaced. Call it inside a tokio runtime.
+pub(crate) fn bind_unix(path: &Path) -> Result<UnixListener, BindError> {
+    let io_error = |source| BindError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).map_err(io_error)?;
+    }
+    if let Ok(metadata) = std::fs::symlink_metadata(path) {
+        use std::os::unix::fs::FileTypeExt;
+        if !metadata.file_type().is_socket() {
+            return Err(BindError::NotASocket(path.to_owned()));
+        }
+        if Server::is_live(path) {
+            return Err(BindError::Live(path.to_owned()));
+        }
+    }
+    // Bound under another name and moved: nobody can connect before the mode is set, and a stale file is
+    // replaced in one step.
+    let new = path.with_extension(format!("{}", std::process::id()));
+    let _ = std::fs::remove_file(&new);
+    let listener = std::os::unix::net::UnixListener::bind(&new).map_err(io_error)?;
+    let prepared = std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o660))
+        .and_then(|()| std::fs::rename(&new, path))
+        .and_then(|()| listener.set_nonblocking(true))
+        .and_then(|()| UnixListener::from_std(listener));
+    prepared.map_err(|error| {
+        let _ = std::fs::remove_file(&new);
+        io_error(error)
+    })
 }
 
 async fn accept(listener: UnixListener, requests: mpsc::Sender<Incoming>) {

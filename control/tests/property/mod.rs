@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use control::acl::{self, Severity};
 use control::config;
+use control::metrics;
 use control::socket::{ErrorBody, MAX_REQUEST, parse_request};
 
 /// A line on the control socket: understood, or answered by one line of JSON that is not much longer than the request.
@@ -85,5 +86,24 @@ pub fn access_lists(text: &[u8], scratch: &Path) {
     if report.errors.is_empty() {
         let rules: usize = report.lists.values().map(|list| list.rules.len()).sum();
         assert!(rules <= text.len(), "{rules} rules in {} bytes", text.len());
+    }
+}
+
+/// The head of a request to the metrics server: each piece of it means the same as long as more is missing, and what was once
+/// decided is not changed by what follows.
+pub fn scrape(bytes: &[u8]) {
+    let whole = metrics::request(bytes);
+    let mut decided = None;
+    for length in 0..=bytes.len().min(metrics::MAX_HEAD) {
+        let now = metrics::request(&bytes[..length]);
+        if let Some(before) = decided {
+            assert_eq!(now, Some(before), "after {length} bytes");
+        }
+        decided = now;
+    }
+    if bytes.len() <= metrics::MAX_HEAD {
+        assert_eq!(whole, decided);
+    } else {
+        assert!(whole.is_some(), "no head is longer than the limit");
     }
 }

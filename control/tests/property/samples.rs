@@ -52,3 +52,10 @@ icmp = ["echo-request", "3/4"]
 fragment = "first"
 dscp = [46]
 "#;
+
+/// Requests to the metrics server.
+pub const SCRAPES: &[&str] = &[
+    "GET /metrics HTTP/1.1\r\nHost: localhost:9469\r\nAccept: */*\r\n\r\n",
+    "HEAD /metrics?a=b HTTP/1.0\r\n\r\n",
+    "POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc",
+];

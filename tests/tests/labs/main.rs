@@ -12,6 +12,7 @@ mod icmp;
 mod idle;
 mod local;
 mod malformed;
+mod metrics;
 mod neighbours;
 mod overrun;
 mod protection;
