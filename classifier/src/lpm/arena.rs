@@ -18,9 +18,13 @@ pub(super) const LINE_WORDS: u32 = 16;
 /// Granule of allocation in words: 8 bytes.
 const GRANULE: u32 = 2;
 /// Granules of a cache line.
-const LINE_GRANULES: u32 = 8;
+pub(super) const LINE_GRANULES: u32 = 8;
 /// The greatest block in granules: a table of 1,024 words.
 const MAX_GRANULES: usize = 512;
+/// The only greater block in granules: a table of 65,536 words.
+pub(super) const DIRECT_GRANULES: u32 = 1 << 15;
+/// Bytes of a huge page on x86-64.
+const HUGE: usize = 1 << 21;
 
 /// Zeroed memory, line-aligned, addressed in words. The kernel gives a page when it is first written, so room that
 /// is not used costs nothing.
@@ -33,7 +37,7 @@ pub(super) struct Arena {
 }
 
 // SAFETY: needed because of the pointers. The memory is owned, and shared access goes through atomics (`word`) or
-// through the readers' protocol described in `lookup4` and `lookup6`.
+// through the readers' protocol described in `compressed`.
 unsafe impl Send for Arena {}
 // SAFETY: as above.
 unsafe impl Sync for Arena {}
@@ -45,15 +49,20 @@ impl Arena {
             .checked_mul(4)
             .and_then(|b| b.checked_next_multiple_of(LINE))
             .ok_or(LpmError::Memory)?;
+        // Look-ups go all over the memory: with pages of 4 KiB every other one would also miss the TLB.
+        let align = if bytes >= HUGE { HUGE } else { LINE };
         // A greater alignment than malloc's would make std clear the memory by writing it, page after page: take
-        // one line more instead.
-        let layout = Layout::from_size_align(bytes + LINE, 16).map_err(|_| LpmError::Memory)?;
+        // more instead.
+        let layout = Layout::from_size_align(bytes + align, 16).map_err(|_| LpmError::Memory)?;
         // SAFETY: needed to allocate; the size is not zero.
         let memory = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or(LpmError::Memory)?;
-        let skip = memory.as_ptr().align_offset(LINE);
-        debug_assert!(skip < LINE);
-        // SAFETY: needed to align; `skip` < LINE, and the allocation has LINE bytes more than are addressed.
+        let skip = memory.as_ptr().align_offset(align);
+        debug_assert!(skip < align);
+        // SAFETY: needed to align; `skip` < align, and the allocation has that many bytes more than are addressed.
         let base = unsafe { memory.add(skip) }.cast::<u32>();
+        if align == HUGE {
+            ask_for_huge_pages(base, bytes);
+        }
         Ok(Self {
             memory,
             layout,
@@ -88,6 +97,25 @@ impl Arena {
     }
 }
 
+/// Asks the kernel to back whole huge pages of this memory with such. It may refuse: pages stay small then.
+#[cfg(target_os = "linux")]
+fn ask_for_huge_pages(base: NonNull<u32>, bytes: usize) {
+    /// `MADV_HUGEPAGE` of include/uapi/asm-generic/mman-common.h.
+    const HUGEPAGE: std::ffi::c_int = 14;
+    // From the C library that std is linked to.
+    unsafe extern "C" {
+        fn madvise(addr: *mut std::ffi::c_void, length: usize, advice: std::ffi::c_int) -> std::ffi::c_int;
+    }
+    // SAFETY: needed to call C. The range is inside an allocation, begins with a page and is cut to whole pages; the
+    // advice does not change what the memory holds.
+    unsafe {
+        madvise(base.as_ptr().cast(), bytes & !(HUGE - 1), HUGEPAGE);
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn ask_for_huge_pages(_: NonNull<u32>, _: usize) {}
+
 impl Drop for Arena {
     fn drop(&mut self) {
         // SAFETY: needed to free what `new` allocated with the same layout; nobody borrows it any more.
@@ -103,6 +131,8 @@ impl Drop for Arena {
 pub(super) struct Blocks {
     /// Free blocks by size.
     free: Vec<Vec<u32>>,
+    /// Free blocks of [`DIRECT_GRANULES`].
+    direct: Vec<u32>,
     /// Everything from here on is untouched.
     next: u32,
     end: u32,
@@ -114,6 +144,7 @@ impl Blocks {
         let end = u32::try_from(words / GRANULE as usize).unwrap_or(u32::MAX);
         Self {
             free: vec![Vec::new(); MAX_GRANULES + 1],
+            direct: Vec::new(),
             next: (first / GRANULE).next_multiple_of(LINE_GRANULES),
             end,
         }
@@ -126,8 +157,7 @@ impl Blocks {
 
     /// A block of `granules`; its first word.
     pub(super) fn take(&mut self, granules: u32) -> Result<u32, LpmError> {
-        let exact = &mut self.free[granules as usize];
-        if let Some(start) = exact.pop() {
+        if let Some(start) = self.list(granules).pop() {
             return Ok(start * GRANULE);
         }
         // Blocks of up to a line are cut from lines, greater ones from slightly greater ones.
@@ -148,6 +178,7 @@ impl Blocks {
         if self.end - self.next < skip + granules {
             return self
                 .cut(granules, MAX_GRANULES)
+                .or_else(|| self.cut_direct(granules))
                 .map(|start| start * GRANULE)
                 .ok_or(LpmError::Memory);
         }
@@ -168,9 +199,31 @@ impl Blocks {
         None
     }
 
+    /// A block cut from a free one of the greatest size.
+    fn cut_direct(&mut self, granules: u32) -> Option<u32> {
+        if granules as usize > MAX_GRANULES {
+            return None;
+        }
+        let start = self.direct.pop()?;
+        for piece in (0..DIRECT_GRANULES).step_by(MAX_GRANULES).skip(1) {
+            self.free[MAX_GRANULES].push(start + piece);
+        }
+        self.give_range(start + granules, MAX_GRANULES as u32 - granules);
+        Some(start)
+    }
+
+    /// The free blocks of a size.
+    fn list(&mut self, granules: u32) -> &mut Vec<u32> {
+        if granules == DIRECT_GRANULES {
+            &mut self.direct
+        } else {
+            &mut self.free[granules as usize]
+        }
+    }
+
     /// Takes a block back. Nobody may read it any more.
     pub(super) fn give(&mut self, word: u32, granules: u32) {
-        self.free[granules as usize].push(word / GRANULE);
+        self.list(granules).push(word / GRANULE);
     }
 
     /// Takes any stretch back, cut so that the rules of the type hold.
@@ -197,6 +250,7 @@ impl Blocks {
             .enumerate()
             .map(|(size, list)| size * list.len())
             .sum::<usize>()
+            .saturating_add(self.direct.len() * DIRECT_GRANULES as usize)
             * GRANULE as usize
     }
 
@@ -204,6 +258,7 @@ impl Blocks {
     pub(super) fn bytes(&self) -> usize {
         self.free
             .iter()
+            .chain([&self.direct])
             .map(|list| size_of_val(list) + list.capacity() * 4)
             .sum()
     }

@@ -7,7 +7,6 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::arena::Arena;
 use super::image::Image;
-use super::lookup::Kernels;
 use super::shape::Shape;
 use super::{LpmError, MAX_VALUE, Value, Way};
 
@@ -20,7 +19,7 @@ pub(crate) struct Frozen<A> {
 
 // The two families are all that there is: how they are cut stays inside.
 #[allow(private_bounds)]
-impl<A: Shape + Kernels> Frozen<A> {
+impl<A: Shape> Frozen<A> {
     /// Takes first addresses of stretches, each with its value, in order from address 0 on; neighbours differ.
     ///
     /// # Errors
@@ -29,8 +28,9 @@ impl<A: Shape + Kernels> Frozen<A> {
         if let Some((_, value)) = runs.iter().find(|(_, value)| *value > MAX_VALUE) {
             return Err(LpmError::Value(*value));
         }
-        let mut image = Image::new::<A>()?;
-        image.build::<A>(runs)?;
+        let mut image = A::Image::new(A::WORDS)?;
+        image.build(runs)?;
+        let image = image.store();
         // The arena has room to grow, which this table will not do.
         let used = image.blocks.used_words();
         let arena = Arena::new(used as usize)?;
@@ -75,7 +75,7 @@ mod tests {
     use super::*;
     use crate::lpm::{Addr, BURST};
 
-    fn agrees<A: Shape + Kernels + Addr>(addr: impl Fn(u64, u64) -> A) {
+    fn agrees<A: Shape + Addr>(addr: impl Fn(u64, u64) -> A) {
         let mut seed = 1u64;
         let mut draw = || {
             seed = seed

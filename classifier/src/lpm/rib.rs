@@ -72,9 +72,9 @@ impl<A: Addr> Rib<A> {
         }
     }
 
-    /// Whether there is a prefix inside this one, other than itself.
-    pub(super) fn has_inside(&self, prefix: &Prefix<A>) -> bool {
-        self.inside(prefix).next().is_some()
+    /// Whether there are at least `least` > 0 prefixes inside this one, other than itself.
+    pub(super) fn has_inside(&self, prefix: &Prefix<A>, least: usize) -> bool {
+        self.inside(prefix).nth(least - 1).is_some()
     }
 
     fn inside(&self, prefix: &Prefix<A>) -> impl Iterator<Item = (&Prefix<A>, &Value)> {

@@ -1,33 +1,39 @@
 //! How the default engine cuts the addresses of a family.
+// Why unsafe is needed: the look-ups' conditions cannot be told by types.
+#![allow(unsafe_code)]
 
-use std::sync::Arc;
+use super::arena::Arena;
+use super::image::Image;
+use super::image4::Image4;
+use super::image6::Image6;
+use super::way::Way;
+use super::{Addr, Value, lookup4, lookup6};
 
-use super::Addr;
-use super::lookup::{Lookup, Reader, Shared};
-
-/// How the bits of an address are cut.
+/// A family as the default engine sees it.
 pub(super) trait Shape: Addr {
-    /// Bits of the root table.
-    const ROOT_BITS: u8;
-    /// Bits of the tables below.
-    const TABLE_BITS: u8;
-    /// Whether the root's entries are tables (IPv6) or leaves (IPv4), and steps may be search nodes.
-    const DEEP: bool;
+    /// The image of this family.
+    type Image: Image<Self>;
     /// Words that an image may take. The memory is only taken as it is used.
     const WORDS: usize;
-    /// `bits` bits of the address behind the first `depth`.
+    /// `bits` > 0 bits of the address behind the first `depth`.
     fn bits_at(self, depth: u8, bits: u8) -> u32;
     /// The address with these bits in that place, added to `self`.
     #[must_use]
     fn with_bits(self, depth: u8, bits: u8, index: u32) -> Self;
-    /// The look-up of this family.
-    fn reader(shared: Arc<Shared>) -> Arc<dyn Lookup<Self>>;
+    /// The way that is fastest on this processor.
+    fn best() -> Way;
+    /// `out[i]` becomes the answer for `keys[i]`. Neither a guard nor a writer is needed: whoever calls keeps the arena.
+    ///
+    /// # Panics
+    /// When lengths differ or are above [`BURST`](super::BURST).
+    ///
+    /// # Safety
+    /// The arena holds an image of this family, whose pieces stay as long as this call takes; `way` is available.
+    unsafe fn look_up(arena: &Arena, way: Way, keys: &[Self], out: &mut [Value]);
 }
 
 impl Shape for u32 {
-    const ROOT_BITS: u8 = 18;
-    const TABLE_BITS: u8 = 2;
-    const DEEP: bool = false;
+    type Image = Image4;
     // 128 MiB: a full leaf for each of the root's words takes 53 MiB, the rest is for what is longer than /24.
     const WORDS: usize = 1 << 25;
 
@@ -41,15 +47,19 @@ impl Shape for u32 {
         self | index << (32 - depth - bits)
     }
 
-    fn reader(shared: Arc<Shared>) -> Arc<dyn Lookup<Self>> {
-        Arc::new(Reader(shared))
+    fn best() -> Way {
+        Way::best_v4()
+    }
+
+    #[inline]
+    unsafe fn look_up(arena: &Arena, way: Way, keys: &[Self], out: &mut [Value]) {
+        // SAFETY: as the caller promises.
+        unsafe { lookup4::burst(arena, way, keys, out) }
     }
 }
 
 impl Shape for u128 {
-    const ROOT_BITS: u8 = 16;
-    const TABLE_BITS: u8 = 10;
-    const DEEP: bool = true;
+    type Image = Image6;
     // 256 MiB: what 22 bits of lines can refer to.
     const WORDS: usize = 1 << 26;
 
@@ -63,7 +73,13 @@ impl Shape for u128 {
         self | u128::from(index) << (128 - depth - bits)
     }
 
-    fn reader(shared: Arc<Shared>) -> Arc<dyn Lookup<Self>> {
-        Arc::new(Reader(shared))
+    fn best() -> Way {
+        Way::best_v6()
+    }
+
+    #[inline]
+    unsafe fn look_up(arena: &Arena, way: Way, keys: &[Self], out: &mut [Value]) {
+        // SAFETY: as the caller promises.
+        unsafe { lookup6::burst(arena, way, keys, out) }
     }
 }

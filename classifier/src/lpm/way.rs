@@ -5,10 +5,9 @@
 pub enum Way {
     /// Plain Rust, for every processor.
     Scalar,
-    /// AVX2, BMI2 and POPCNT (x86-64-v3): leaves by scalar loads and `shrx`/`popcnt`, search nodes by two
-    /// comparisons of 32 bytes.
+    /// AVX2, BMI2 and POPCNT (x86-64-v3): leaves by scalar loads and `shrx`/`popcnt`, lists by one comparison.
     Avx2,
-    /// AVX-512 (F, BW, DQ, VL, VPOPCNTDQ): leaves by gathers, search nodes by one comparison of 64 bytes.
+    /// AVX-512 (F, BW, DQ, VL, VPOPCNTDQ): leaves and tables by gathers, lists by one comparison.
     Avx512,
 }
 
@@ -57,7 +56,7 @@ impl Way {
         }
     }
 
-    /// The fastest way of this processor for IPv6. It has no gathers.
+    /// The fastest way of this processor for IPv6. Its gathers are from tables whose misses overlap: those win on AMD, too.
     #[must_use]
     pub fn best_v6() -> Self {
         Self::ALL
