@@ -10,6 +10,7 @@ pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod doctor;
+pub mod filter;
 pub mod guard;
 pub mod metrics;
 pub mod mirror;

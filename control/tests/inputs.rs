@@ -2,7 +2,7 @@
 
 mod property;
 
-use property::samples::{CONFIGURATION, LISTS, REQUESTS, SCRAPES};
+use property::samples::{CONFIGURATION, FILTERS, LISTS, REQUESTS, SCRAPES};
 use proptest::prelude::*;
 
 /// The text with some bytes overwritten and cut off somewhere.
@@ -25,6 +25,7 @@ proptest! {
     fn noise(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         property::request(&bytes);
         property::scrape(&bytes);
+        property::filter::filter(&String::from_utf8_lossy(&bytes));
         property::configuration(&String::from_utf8_lossy(&bytes));
     }
 
@@ -36,6 +37,11 @@ proptest! {
     #[test]
     fn changed_configurations(changes in prop::collection::vec(any::<(prop::sample::Index, u8)>(), 0..4), cut: prop::sample::Index) {
         property::configuration(&String::from_utf8_lossy(&changed(CONFIGURATION, &changes, cut)));
+    }
+
+    #[test]
+    fn changed_filters(which in 0..FILTERS.len(), changes in prop::collection::vec(any::<(prop::sample::Index, u8)>(), 0..3), cut: prop::sample::Index) {
+        property::filter::filter(&String::from_utf8_lossy(&changed(FILTERS[which], &changes, cut)));
     }
 
     #[test]
@@ -58,6 +64,10 @@ fn the_unchanged_inputs_are_good() {
     std::fs::write(&file, LISTS).expect("the file can be written");
     let report = control::acl::check_files(&[file]);
     assert!(report.errors.is_empty(), "{:?}", report.errors);
+    for filter in FILTERS {
+        control::filter::parse(filter).expect("a good filter");
+        property::filter::filter(filter);
+    }
     for request in &REQUESTS[..5] {
         control::socket::parse_request(request.as_bytes()).expect("a good request");
     }

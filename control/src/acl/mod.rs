@@ -17,6 +17,8 @@ mod rule;
 mod tests;
 mod words;
 
+pub(crate) use names::nearest;
+
 pub use diagnostic::{Diagnostic, Severity};
 pub use words::{icmp_number, protocol_number, tcp_flags};
 

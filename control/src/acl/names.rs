@@ -107,7 +107,7 @@ pub(super) fn dscp(name: &str) -> Option<u8> {
 }
 
 /// The known name nearest to a misspelt one, when one is near enough to be meant.
-pub(super) fn nearest<'a>(given: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(given: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     known
         .map(|k| (distance(given, k), k))
         .filter(|&(d, k)| d <= 1 + k.len().max(given.len()) / 3)

@@ -1,5 +1,6 @@
 //! The properties of what reads text from outside, as bodies that the unit tests and the fuzz targets share.
 
+pub mod filter;
 #[allow(dead_code)]
 pub mod samples;
 

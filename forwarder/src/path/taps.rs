@@ -19,9 +19,12 @@ use crate::watch::{Decided, End, LinkState, MAX_TAPS, Point, Record, Slot, Way};
 /// The points at which a packet that comes in is shown.
 const ARRIVALS: [Point; 2] = [Point::Rx, Point::Trace];
 
+/// The place of a packet, and the point that it is shown at.
+type Place = Option<(Point, Slot)>;
+
 /// Places taken for packets of the burst: of each tap, by lane.
 #[derive(Debug)]
-pub(super) struct Pending(Box<[[Option<(Point, Slot)>; BURST]; MAX_TAPS]>);
+pub(super) struct Pending(Box<[[Place; BURST]; MAX_TAPS]>);
 
 impl Pending {
     pub(super) fn new() -> Self {

@@ -27,15 +27,8 @@ fn the_last_dropped_packets_are_kept_and_older_ones_go() {
     let mut out = Vec::new();
     assert_eq!((recent.last(10, &mut out), out.len()), (0, 0));
     for number in 0..KEPT as u64 + 100 {
-        let bytes = vec![number as u8; 200];
-        recent.keep(
-            number,
-            PortId(3),
-            Reason::NoRoute,
-            rule(-1),
-            200,
-            &bytes[..bytes.len()],
-        );
+        let bytes = [number as u8; 200];
+        recent.keep(number, PortId(3), Reason::NoRoute, rule(-1), 200, &bytes);
     }
     assert_eq!(recent.last(usize::MAX, &mut out), 0);
     assert_eq!((out.len(), out[0].time), (KEPT, 100));
