@@ -340,6 +340,11 @@ impl Counters {
         now.saturating_duration_since(self.started).as_nanos() as u64
     }
 
+    /// The time of day of a time as the coarse clocks count it.
+    pub fn time_of(&self, nanoseconds: u64) -> SystemTime {
+        self.started_at + Duration::from_nanos(nanoseconds)
+    }
+
     /// Makes the rows of a port and starts its counts at zero. Called before the port's first frame.
     pub fn open(&self, port: PortId) {
         for worker in &self.workers {
@@ -379,7 +384,7 @@ impl Counters {
                 total.answered += row.answered.get();
                 let seen = row.last_seen.get();
                 if seen > 0 {
-                    let at = self.started_at + Duration::from_nanos(seen - 1);
+                    let at = self.time_of(seen - 1);
                     total.last_seen = total.last_seen.max(Some(at));
                 }
             }

@@ -2,6 +2,7 @@
 
 mod closing;
 mod counting;
+mod watching;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;

@@ -20,7 +20,7 @@ mod words;
 pub(crate) use names::nearest;
 
 pub use diagnostic::{Diagnostic, Severity};
-pub use words::{icmp_number, protocol_number, tcp_flags};
+pub use words::{icmp_number, protocol_name, protocol_number, tcp_flags};
 
 /// The lists of one directory.
 #[derive(Debug, Default, Clone)]

@@ -34,6 +34,14 @@ pub(super) fn protocol(name: &str) -> Option<Protocols> {
         .map(|&(_, number)| Protocols::number(number))
 }
 
+/// The name of a protocol.
+pub(super) fn protocol_name(number: u8) -> Option<&'static str> {
+    PROTOCOLS
+        .iter()
+        .find(|(_, n)| *n == number)
+        .map(|(name, _)| *name)
+}
+
 /// All protocol names.
 pub(super) fn protocols() -> impl Iterator<Item = &'static str> {
     PROTOCOLS.iter().map(|(n, _)| *n).chain(["icmp"])

@@ -12,6 +12,14 @@ pub fn protocol_number(word: &str, is_v4: bool) -> Option<u8> {
     (0..=u8::MAX).find(|number| set.contains(*number))
 }
 
+/// The name of a protocol, or its number where it has none.
+pub fn protocol_name(number: u8) -> String {
+    match number {
+        1 => "icmp".to_owned(),
+        _ => names::protocol_name(number).map_or_else(|| number.to_string(), str::to_owned),
+    }
+}
+
 /// ICMP type and code, given as a name, `type` or `type/code`; code 0 when none is given.
 pub fn icmp_number(word: &str, is_v4: bool) -> Option<(u8, u8)> {
     if let Some(found) = names::icmp(word) {
@@ -42,6 +50,7 @@ mod tests {
         assert_eq!(protocol_number("icmp", false), Some(58));
         assert_eq!(protocol_number("99", true), Some(99));
         assert_eq!(protocol_number("nosuch", true), None);
+        assert_eq!([1, 6, 58, 99].map(protocol_name), ["icmp", "tcp", "icmpv6", "99"]);
         assert_eq!(icmp_number("echo-request", true), Some((8, 0)));
         assert_eq!(icmp_number("echo-request", false), Some((128, 0)));
         assert_eq!(icmp_number("3/4", true), Some((3, 4)));

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::DEFAULT_SOCKET;
-use crate::socket::{FamilyArg, MonitorKind};
+use crate::socket::{FamilyArg, MonitorKind, PointArg};
 
 /// Looks into a running margayd and steers it.
 #[derive(Debug, Parser)]
@@ -112,12 +112,30 @@ pub enum Command {
         #[command(subcommand)]
         command: Option<AclCommand>,
     },
-    /// Dropped packets by reason
+    /// Dropped packets by reason; the last of them, kept with their first bytes
+    #[command(args_conflicts_with_subcommands = true)]
+    #[command(after_help = "Examples:\n  margay drops\n  margay drops last 20\n  \
+        margay drops last 5 -x host 10.0.0.7 and port 443\n  margay drops watch")]
     Drops {
         /// Count from zero again after showing
         #[arg(long)]
         reset: bool,
+        /// The reasons when left out
+        #[command(subcommand)]
+        command: Option<DropsCommand>,
     },
+    /// The next packets on their way through the data path, stage by stage
+    #[command(after_help = FILTER_HELP)]
+    Trace {
+        /// End after so many packets; 0 for no end
+        #[arg(short = 'n', long, default_value_t = 1, value_name = "N")]
+        count: u64,
+        /// Only packets that match
+        #[arg(value_name = "FILTER")]
+        filter: Vec<String>,
+    },
+    /// Packets from inside the data path as pcapng, with verdict, reason and rule as comments
+    Capture(CaptureCommand),
     /// What would become of a packet, and why, by the tables that the workers use
     #[command(after_help = "Examples:\n  \
         margay explain --from 10.0.0.7 --to 10.1.0.1 --proto tcp --dport 443 --in eth1\n  \
@@ -153,6 +171,82 @@ pub enum Command {
         #[command(subcommand)]
         command: ConfigCommand,
     },
+}
+
+/// The filter language, for people.
+const FILTER_HELP: &str = "\
+FILTER is a subset of pcap's language, for both families:\n  \
+  host ADDRESS, net PREFIX, port N, portrange N-M, each also behind src or dst;\n  \
+  tcp, udp, sctp (also tcp port N), icmp, icmp6, ip, ip6, proto NAME-OR-NUMBER;\n  \
+  and, or, not, parentheses. As in pcap, `and` and `or` bind alike, from left to right.\n\n\
+Examples:\n  \
+  margay trace -n 3 host 10.0.0.7 and tcp port 443\n  \
+  margay trace 'src net 2001:db8::/32 and not (icmp6 or port 53)'\n  \
+  margay capture --port eth1 --at rx,drop -c 100 -w out.pcapng udp\n  \
+  margay capture --port eth1 --at drop -w - | tshark -r -";
+
+/// `margay drops`.
+#[derive(Debug, Subcommand)]
+pub enum DropsCommand {
+    /// The last dropped packets, newest first: each worker keeps 4,096
+    Last {
+        /// How many
+        #[arg(default_value_t = 10, value_name = "N")]
+        count: usize,
+        /// Show the first 128 bytes of each
+        #[arg(short = 'x', long)]
+        hex: bool,
+        /// Only packets that match; see `margay trace --help`
+        #[arg(value_name = "FILTER")]
+        filter: Vec<String>,
+    },
+    /// What is dropped, every second in which something is, until interrupted
+    Watch,
+}
+
+/// `margay capture`.
+#[derive(Debug, Args)]
+#[command(after_help = FILTER_HELP)]
+pub struct CaptureCommand {
+    /// Packets that come in by these ports (at rx and drop) or leave by them (at tx); all ports when left out
+    #[arg(long, value_delimiter = ',', value_name = "PORT")]
+    pub port: Vec<String>,
+    /// Where on their way: as they come in, as they leave, where they are dropped
+    #[arg(long, value_delimiter = ',', required = true, value_name = "POINT")]
+    pub at: Vec<AtArg>,
+    /// End after so many packets; 0 for no end
+    #[arg(short, long, default_value_t = 0, value_name = "N")]
+    pub count: u64,
+    /// Keep so many bytes of each packet; 0 for all
+    #[arg(short = 'S', long, default_value_t = 0, value_name = "BYTES")]
+    pub snap: usize,
+    /// The pcapng file to write; - for the standard output. With -j, JSON lines instead
+    #[arg(short, long, value_name = "FILE")]
+    pub write: PathBuf,
+    /// Only packets that match
+    #[arg(value_name = "FILTER")]
+    pub filter: Vec<String>,
+}
+
+/// Points of a packet's way on the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AtArg {
+    /// As it came in
+    Rx,
+    /// Rewritten, on its way to the TX ring
+    Tx,
+    /// Where it is dropped
+    Drop,
+}
+
+impl From<AtArg> for PointArg {
+    fn from(at: AtArg) -> Self {
+        match at {
+            AtArg::Rx => PointArg::Rx,
+            AtArg::Tx => PointArg::Tx,
+            AtArg::Drop => PointArg::Drop,
+        }
+    }
 }
 
 /// A command with nothing but `show`.

@@ -6,12 +6,14 @@
 mod args;
 pub mod check;
 mod flow;
+mod pcapng;
 mod print;
 mod run;
 mod stream;
 mod table;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 use std::ffi::OsString;
 use std::io::Write;

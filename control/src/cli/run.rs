@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use super::args::{AclCommand, BenchCommand, Cli, Command, ConfigCommand, Flow, PortCommand, RouteCommand};
-use super::{check, flow, print, stream};
+use super::{check, flow, print, stream, watch};
 use crate::config;
 use crate::guard;
 use crate::socket::{Client, ClientError, Code, ErrorBody};
@@ -44,7 +44,7 @@ impl From<ClientError> for Failure {
     }
 }
 
-type Exit = Result<u8, Failure>;
+pub(super) type Exit = Result<u8, Failure>;
 
 /// Runs one command; what it prints goes to `out`.
 pub(super) fn run(cli: &Cli, out: &mut impl Write) -> Exit {
@@ -128,11 +128,9 @@ pub(super) fn run(cli: &Cli, out: &mut impl Write) -> Exit {
                 Ok(0)
             }
         },
-        Command::Drops { reset } => {
-            let answer = ask(cli, "drops", json!({ "reset": reset }))?;
-            show(cli, out, &answer, |out| print::drops(out, &answer))?;
-            Ok(0)
-        }
+        Command::Drops { reset, command } => watch::drops(cli, out, *reset, command.as_ref()),
+        Command::Trace { count, filter } => watch::trace(cli, out, *count, filter),
+        Command::Capture(command) => watch::capture(cli, out, command),
         Command::Explain { flow, cases } => match cases {
             None => explain(cli, out, flow),
             Some(file) => explain_cases(cli, out, file),
@@ -156,12 +154,12 @@ pub(super) fn run(cli: &Cli, out: &mut impl Write) -> Exit {
     }
 }
 
-fn ask(cli: &Cli, command: &str, args: Value) -> Result<Value, Failure> {
+pub(super) fn ask(cli: &Cli, command: &str, args: Value) -> Result<Value, Failure> {
     Ok(Client::connect(&cli.socket)?.ask(command, &args)?)
 }
 
 /// Prints an answer: as it came with `-j`, else by `text`.
-fn show<W: Write>(
+pub(super) fn show<W: Write>(
     cli: &Cli,
     out: &mut W,
     answer: &Value,

@@ -2,7 +2,7 @@
 //! included.
 
 use std::collections::BTreeMap;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use forwarder::reason::Reason;
 use forwarder::{DropCount, PortId, Snapshot};
@@ -33,7 +33,13 @@ pub(super) struct Drops {
     base: BTreeMap<Reason, Sum>,
     /// What `monitor` was told last; `None` while nobody listens.
     told: Option<BTreeMap<(PortId, Reason), (u64, u64)>>,
+    /// The sums when they were looked at last, and the rates since the time before.
+    sampled: Option<(Instant, BTreeMap<Reason, Sum>)>,
+    rates: BTreeMap<Reason, f64>,
 }
+
+/// How often rates are worked out.
+const SAMPLE: Duration = Duration::from_secs(1);
 
 impl Drops {
     /// Keeps the counters of a port that is about to be closed.
@@ -73,6 +79,42 @@ impl Drops {
             .collect()
     }
 
+    /// Whether it is time for [`sample`](Self::sample).
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.sampled
+            .as_ref()
+            .is_none_or(|(at, _)| now.duration_since(*at) >= SAMPLE)
+    }
+
+    /// Works out rates. Returns the seconds since the last time, and a row for each reason that has grown; `None` the
+    /// first time.
+    pub(super) fn sample(&mut self, snapshot: &Snapshot, now: Instant) -> Option<(f64, Vec<Value>)> {
+        let sums = self.sums(snapshot);
+        let before = self.sampled.replace((now, sums.clone()));
+        self.rates.clear();
+        let (at, before) = before?;
+        let interval = now.duration_since(at).as_secs_f64();
+        let mut rows = Vec::new();
+        for (reason, sum) in sums {
+            let then = before.get(&reason).copied().unwrap_or_default();
+            let packets = sum.packets.saturating_sub(then.packets);
+            if packets > 0 {
+                let rate = rounded(packets as f64 / interval);
+                self.rates.insert(reason, rate);
+                rows.push(json!({
+                    "reason": reason.name(),
+                    "packets": packets,
+                    "bytes": sum.bytes.saturating_sub(then.bytes),
+                    "rate": rate,
+                    "last_seen": sum.last_seen.map(rfc3339),
+                    "hint": reason.hint(),
+                }));
+            }
+        }
+        rows.sort_by_key(|row| std::cmp::Reverse(row["packets"].as_u64()));
+        Some((rounded(interval), rows))
+    }
+
     /// The answer of `drops`: most frequent first.
     pub(super) fn answer(&mut self, snapshot: &Snapshot, reset: bool) -> Value {
         let names: BTreeMap<PortId, &str> = snapshot
@@ -101,6 +143,7 @@ impl Drops {
                         "reason": reason.name(),
                         "packets": packets,
                         "bytes": sum.bytes.saturating_sub(base.bytes),
+                        "rate": self.rates.get(reason).copied().unwrap_or(0.0),
                         "last_seen": sum.last_seen.map(rfc3339),
                         "hint": reason.hint(),
                         "help": reason.help(),
@@ -146,6 +189,11 @@ impl Drops {
     pub(super) fn unwatched(&mut self) {
         self.told = None;
     }
+}
+
+/// With one digit behind the point: nobody reads more.
+fn rounded(number: f64) -> f64 {
+    (number * 10.0).round() / 10.0
 }
 
 /// Time as RFC 3339 writes it, in UTC with milliseconds.
@@ -223,6 +271,27 @@ mod tests {
                 .as_object()
                 .is_some_and(|row| row.contains_key("last_seen"))
         );
+    }
+
+    #[test]
+    fn rates_are_of_the_time_since_the_last_sample() {
+        let mut drops = Drops::default();
+        let start = Instant::now();
+        assert!(drops.is_due(start));
+        assert!(drops.sample(&snapshot(1, 5), start).is_none());
+        assert!(!drops.is_due(start + Duration::from_millis(900)));
+        let later = start + Duration::from_secs(2);
+        let (interval, rows) = drops.sample(&snapshot(1, 25), later).expect("a second time");
+        assert_eq!(
+            (interval, &rows[0]["packets"], &rows[0]["rate"]),
+            (2.0, &json!(20), &json!(10.0))
+        );
+        assert_eq!(drops.answer(&snapshot(1, 25), false)["drops"][0]["rate"], 10.0);
+        let (_, rows) = drops
+            .sample(&snapshot(1, 25), later + SAMPLE)
+            .expect("a third time");
+        assert!(rows.is_empty());
+        assert_eq!(drops.answer(&snapshot(1, 25), false)["drops"][0]["rate"], 0.0);
     }
 
     #[test]

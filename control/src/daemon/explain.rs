@@ -4,7 +4,9 @@ use std::net::IpAddr;
 
 use classifier::acl::{Action, IcmpMatch, List, Match, PortRange, Rule};
 use classifier::packet::{Family, Fragment, Headers};
-use forwarder::path::explain::Fate;
+use forwarder::AntiSpoof;
+use forwarder::fib::Group;
+use forwarder::path::explain::{Explanation, Fate};
 use serde_json::{Value, json};
 
 use super::Daemon;
@@ -39,6 +41,10 @@ impl Daemon {
                 "route": route,
                 "nexthop": null,
                 "egress_port": null,
+                "anti_spoofing": null,
+                "member": null,
+                "neighbour": null,
+                "mtu": null,
             }));
         }
         let told = self.dataplane.explain(&headers, id);
@@ -72,7 +78,39 @@ impl Daemon {
             "nexthop": nexthop,
             "egress_port": egress.map(|(name, _)| name),
             "resolved": told.resolved,
+            "anti_spoofing": json!({"mode": spoof_mode(told.anti_spoof), "passes": told.source_belongs}),
+            "member": self.member(&told),
+            "neighbour": told.neighbour.map(|(address, ifindex)| self.neighbour(address, ifindex)),
+            "mtu": told.mtu.filter(|mtu| *mtu < u32::MAX),
         }))
+    }
+
+    /// Which member of a multipath route the flow takes: `{number, of, hash}`, from 1; `null` where there is one way.
+    fn member(&mut self, told: &Explanation) -> Option<Value> {
+        let ((_, _, group), (adj, _)) = (told.route?, told.member?);
+        let Some(Group::Forward { members, .. }) = self.dataplane.fib().group(group) else {
+            return None;
+        };
+        let number = members.iter().position(|member| member.adj == adj)? + 1;
+        (members.len() > 1)
+            .then(|| json!({"number": number, "of": members.len(), "hash": format!("{:#010x}", told.hash)}))
+    }
+
+    /// What the kernel knows of a neighbour: `{address, dev, mac, state}`; state `none` when nothing.
+    fn neighbour(&self, address: IpAddr, ifindex: u32) -> Value {
+        let links = self.mirror.links();
+        let dev = links.iter().find(|link| link.index == ifindex);
+        let dev = dev.map_or("", |link| link.name.as_str());
+        let known = self.mirror.neighbours();
+        let known = known
+            .iter()
+            .find(|neighbour| neighbour.address == address && neighbour.dev == dev);
+        json!({
+            "address": address,
+            "dev": dev,
+            "mac": known.map(|neighbour| &neighbour.mac).filter(|mac| !mac.is_empty()),
+            "state": known.map_or("none", |neighbour| neighbour.state),
+        })
     }
 
     /// The rule that decided: `{acl, index, action, file, line}`.
@@ -88,6 +126,15 @@ impl Daemon {
             "file": origin.as_ref().map(|origin| &*origin.file),
             "line": origin.as_ref().map(|origin| origin.line),
         }))
+    }
+}
+
+/// The word of the configuration.
+fn spoof_mode(mode: AntiSpoof) -> &'static str {
+    match mode {
+        AntiSpoof::Strict => "strict",
+        AntiSpoof::Loose => "loose",
+        AntiSpoof::Off => "off",
     }
 }
 

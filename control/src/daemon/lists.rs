@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use classifier::acl::{Action, Image, Limits, List, Origin};
 use forwarder::acl::Instance;
+use forwarder::watch::Decided;
+use serde_json::{Value, json};
 
 use crate::acl::{self, Diagnostic};
 
@@ -68,6 +70,19 @@ pub(super) struct Lists {
     instances: BTreeMap<String, Arc<Instance>>,
     /// Lists that a port names and no file has: they deny.
     missing: BTreeMap<String, Arc<Instance>>,
+    /// Where the rules of each instance stand, also of some that are no longer in use: packets that they decided about
+    /// are still being told of.
+    origins: BTreeMap<u32, Origins>,
+}
+
+/// Instances whose rules are remembered.
+const REMEMBERED: usize = 256;
+
+/// The name of a list and where its rules stand.
+#[derive(Debug)]
+struct Origins {
+    name: String,
+    rules: Vec<Origin>,
 }
 
 impl Lists {
@@ -77,6 +92,7 @@ impl Lists {
             images: Arc::default(),
             instances: BTreeMap::new(),
             missing: BTreeMap::new(),
+            origins: BTreeMap::new(),
         }
     }
 
@@ -101,6 +117,19 @@ impl Lists {
             })
             .collect();
         self.instances = instances;
+        for instance in self.instances.values() {
+            let image = instance.image();
+            self.origins.entry(instance.serial()).or_insert_with(|| Origins {
+                name: image.name().to_owned(),
+                rules: (0..image.rules())
+                    .filter_map(|rule| image.origin(rule).cloned())
+                    .collect(),
+            });
+        }
+        // The oldest have the lowest numbers.
+        while self.origins.len() > REMEMBERED.max(self.instances.len()) {
+            self.origins.pop_first();
+        }
         self.images = Arc::new(images);
         self.missing.clear();
     }
@@ -137,7 +166,27 @@ impl Lists {
             });
             Arc::new(Instance::new(Arc::new(image), workers))
         });
+        self.origins.entry(instance.serial()).or_insert_with(|| Origins {
+            name: name.to_owned(),
+            rules: Vec::new(),
+        });
         Arc::clone(instance)
+    }
+
+    /// The rule that decided about a packet: `{acl, index, action, file, line}`.
+    pub(super) fn decided(&self, decided: Option<Decided>) -> Option<Value> {
+        let decided = decided?;
+        let list = self.origins.get(&decided.list);
+        let origin = usize::try_from(decided.found.rule)
+            .ok()
+            .and_then(|rule| list?.rules.get(rule));
+        Some(json!({
+            "acl": list.map(|list| &list.name),
+            "index": decided.found.rule,
+            "action": decided.found.action.name(),
+            "file": origin.map(|origin| &*origin.file),
+            "line": origin.map(|origin| origin.line),
+        }))
     }
 
     /// Every list of the files, then the missing ones, with whether it is there.

@@ -13,6 +13,7 @@ mod reload;
 mod sample;
 mod state;
 mod translate;
+mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -36,6 +37,7 @@ use lists::Lists;
 use ports::Ports;
 use reload::Reloads;
 use state::State;
+use watch::Watchers;
 
 /// How often the data plane's requests are taken to the kernel and memory is reclaimed.
 const TICK: Duration = Duration::from_millis(2);
@@ -60,6 +62,7 @@ struct Daemon {
     mirror: Mirror,
     ports: Ports,
     drops: Drops,
+    watchers: Watchers,
     reloads: Reloads,
     events: broadcast::Sender<Arc<(MonitorKind, String)>>,
     dumps: answers::Dumps,
@@ -185,6 +188,7 @@ async fn serve(prepared: Prepared) -> Result<(), ErrorBody> {
         mirror,
         ports: Ports::default(),
         drops: Drops::default(),
+        watchers: Watchers::default(),
         reloads: Reloads::default(),
         events: broadcast::channel(EVENTS).0,
         dumps: answers::Dumps::default(),
@@ -345,6 +349,7 @@ impl Daemon {
             tracing::warn!("{error}");
         }
         self.dataplane.maintain();
+        self.serve_watchers();
         Ok(())
     }
 
@@ -355,6 +360,7 @@ impl Daemon {
             self.sync_ports();
             self.check_ready();
         }
+        self.sample_drops();
         if watched {
             for event in self.drops.grown(&self.dataplane.counters()) {
                 self.publish(MonitorKind::Drop, event);

@@ -19,7 +19,7 @@ fn wrong(text: &str) -> (usize, String, String) {
 fn errors_point_at_the_word() {
     for (text, at, word, says) in [
         ("hosst 10.0.0.1", 0, "hosst", "do you mean `host`?"),
-        ("tcp and prot 80", 8, "prot", "do you mean `port`?"),
+        ("tcp and prot 80", 8, "prot", "do you mean `proto`?"),
         (
             "host 10.0.0.1 port 80",
             14,

@@ -13,7 +13,7 @@ mod message;
 mod numbers;
 mod plan;
 mod plane;
-mod present;
+pub(crate) mod present;
 mod program;
 mod query;
 mod resolve;

@@ -63,6 +63,16 @@ impl Client {
         &mut self.reader
     }
 
+    /// Another handle of the connection, to end it by.
+    pub fn stream(&self) -> io::Result<UnixStream> {
+        self.reader.get_ref().try_clone()
+    }
+
+    /// Whether all that has arrived has been read.
+    pub fn is_drained(&self) -> bool {
+        self.reader.buffer().is_empty()
+    }
+
     /// One line of the answer as JSON; `None` when the daemon has closed. Error answers come out as errors.
     pub fn line(&mut self) -> Result<Option<Value>, ClientError> {
         let mut line = Vec::new();

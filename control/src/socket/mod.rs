@@ -15,7 +15,8 @@ pub use client::{Client, ClientError};
 pub use dump::{Dump, DumpWriter};
 pub use error::{Code, ErrorBody};
 pub use request::{
-    DropsArgs, ExplainArgs, FamilyArg, MonitorKind, PortSetArgs, Request, RouteShowArgs, parse_request,
+    CaptureArgs, DropsArgs, ExplainArgs, FamilyArg, LastArgs, MonitorKind, PointArg, PortSetArgs, Request,
+    RouteShowArgs, TraceArgs, parse_request,
 };
 pub(crate) use server::bind_unix;
 pub use server::{Answer, BindError, Incoming, Server};

@@ -31,6 +31,14 @@ pub enum Request {
     AclReload,
     /// `drops`.
     Drops(DropsArgs),
+    /// `drops last`.
+    DropsLast(LastArgs),
+    /// `drops watch`.
+    DropsWatch,
+    /// `trace`.
+    Trace(TraceArgs),
+    /// `capture`.
+    Capture(CaptureArgs),
     /// `explain`.
     Explain(Box<ExplainArgs>),
     /// `monitor` of these kinds of events; all when empty.
@@ -120,6 +128,66 @@ pub struct DropsArgs {
     /// Count from zero again after this answer.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub reset: bool,
+}
+
+/// Arguments of `drops last`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LastArgs {
+    /// How many packets at most.
+    #[serde(default = "ten")]
+    pub count: usize,
+    /// Only packets that this filter matches.
+    #[serde(default)]
+    pub filter: String,
+}
+
+fn ten() -> usize {
+    10
+}
+
+/// Arguments of `trace`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TraceArgs {
+    /// End after so many packets; 0 for no end.
+    #[serde(default)]
+    pub count: u64,
+    /// Only packets that this filter matches.
+    #[serde(default)]
+    pub filter: String,
+}
+
+/// Arguments of `capture`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CaptureArgs {
+    /// Packets of these ports only; of all when empty.
+    #[serde(default)]
+    pub ports: Vec<String>,
+    /// Where on their way.
+    pub at: Vec<PointArg>,
+    /// End after so many packets; 0 for no end.
+    #[serde(default)]
+    pub count: u64,
+    /// Bytes of each packet; 0 for all of them.
+    #[serde(default)]
+    pub snap: usize,
+    /// Only packets that this filter matches.
+    #[serde(default)]
+    pub filter: String,
+}
+
+/// A point of a packet's way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PointArg {
+    /// As it came in.
+    Rx,
+    /// As it goes to its TX ring.
+    Tx,
+    /// Where it is dropped.
+    Drop,
 }
 
 /// Arguments of `explain`: one packet and the port that it comes in by.
@@ -234,6 +302,10 @@ pub fn parse_request(line: &[u8]) -> Result<Request, ErrorBody> {
         "acl show" => arguments::<NameArg>(args).map(|args| Request::AclShow(args.name)),
         "acl reload" => arguments::<NoArgs>(args).map(|_| Request::AclReload),
         "drops" => arguments(args).map(Request::Drops),
+        "drops last" => arguments(args).map(Request::DropsLast),
+        "drops watch" => arguments::<NoArgs>(args).map(|_| Request::DropsWatch),
+        "trace" => arguments(args).map(Request::Trace),
+        "capture" => arguments(args).map(Request::Capture),
         "explain" => arguments(args).map(|args| Request::Explain(Box::new(args))),
         "monitor" => arguments::<MonitorArgs>(args).map(|args| Request::Monitor(args.kinds)),
         "config show" => arguments::<NoArgs>(args).map(|_| Request::ConfigShow),

@@ -24,6 +24,8 @@ const REQUEST_TIME: Duration = Duration::from_secs(10);
 const STALLED: Duration = Duration::from_secs(60);
 /// How long bytes behind a refused request are read and thrown away.
 const DISCARD: Duration = Duration::from_millis(500);
+/// Lines of a stream that are written together.
+const BATCH: usize = 64;
 /// Requests that wait for the control loop; further clients wait before sending theirs on.
 const QUEUE: usize = 64;
 
@@ -36,6 +38,9 @@ pub enum Answer {
     Dump(Arc<Dump>),
     /// Lines until either side closes; only those of the named kinds, all when none is named.
     Stream(broadcast::Receiver<Arc<(MonitorKind, String)>>, Vec<MonitorKind>),
+    /// Lines for this client alone, until either side ends. A client that reads slowly fills the channel: whoever sends
+    /// notices.
+    Lines(mpsc::Receiver<String>),
     /// An error.
     Error(ErrorBody),
 }
@@ -224,6 +229,10 @@ where
                 stream(&mut reader, &mut writer, events, &kinds).await;
                 return;
             }
+            Answer::Lines(lines) => {
+                pass_on(&mut reader, &mut writer, lines).await;
+                return;
+            }
         };
         if written.is_err() {
             return;
@@ -338,6 +347,31 @@ async fn stream<R, W>(
             },
         };
         if write(writer, line.as_bytes()).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Writes lines until there are no more or the client has closed.
+async fn pass_on<R, W>(reader: &mut R, writer: &mut W, mut lines: mpsc::Receiver<String>)
+where
+    R: AsyncBufRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let mut ignored = [0u8; 256];
+    let mut batch = Vec::new();
+    loop {
+        tokio::select! {
+            taken = lines.recv_many(&mut batch, BATCH) => if taken == 0 { return },
+            read = reader.read(&mut ignored) => match read {
+                Ok(0) | Err(_) => return,
+                Ok(_) => continue,
+            },
+        }
+        // What has come in meanwhile goes out together.
+        let bytes = batch.concat();
+        batch.clear();
+        if write(writer, bytes.as_bytes()).await.is_err() {
             return;
         }
     }

@@ -7,25 +7,33 @@ use serde_json::Value;
 use super::routes::nexthop;
 use super::{cell, rows};
 
+/// Where a rule stands.
+pub(super) fn place(rule: &Value) -> String {
+    match rule["file"].as_str() {
+        Some(file) => format!(" ({file}:{})", rule["line"]),
+        None => String::new(),
+    }
+}
+
 pub(in crate::cli) fn explain<W: Write>(out: &mut W, answer: &Value) -> io::Result<()> {
     let verdict = cell(&answer["verdict"]);
     match answer["reason"].as_str() {
         Some(reason) => writeln!(out, "{verdict}: {reason}")?,
         None => writeln!(out, "{verdict}")?,
     }
-    let place = |rule: &Value| match rule["file"].as_str() {
-        Some(file) => format!(" ({file}:{})", rule["line"]),
-        None => String::new(),
-    };
+    let spoofing = &answer["anti_spoofing"];
+    if let (Some(mode), Some(passes)) = (spoofing["mode"].as_str(), spoofing["passes"].as_bool()) {
+        let word = if passes {
+            "belongs here"
+        } else {
+            "does not belong here"
+        };
+        writeln!(out, "anti-spoofing {mode}: the source {word}")?;
+    }
     for (title, key) in [("ingress rule", "ingress_rule"), ("egress rule", "egress_rule")] {
         let rule = &answer[key];
         if rule.is_object() {
-            let number = match rule["index"].as_i64() {
-                Some(-1) => "default".to_owned(),
-                _ => format!("rule {}", rule["index"]),
-            };
-            let (acl, action) = (cell(&rule["acl"]), cell(&rule["action"]));
-            writeln!(out, "{title:<13} {acl} {number}: {action}{}", place(rule))?;
+            writeln!(out, "{title:<13} {}", super::watch::rule(rule))?;
         }
     }
     let near = &answer["nearest_allow"];
@@ -51,6 +59,29 @@ pub(in crate::cli) fn explain<W: Write>(out: &mut W, answer: &Value) -> io::Resu
     }
     if answer["nexthop"].is_object() {
         writeln!(out, "next hop      {}", nexthop(&answer["nexthop"], "state"))?;
+    }
+    let member = &answer["member"];
+    if member.is_object() {
+        let (number, of) = (&member["number"], &member["of"]);
+        writeln!(
+            out,
+            "member        {number} of {of}, by hash {}",
+            cell(&member["hash"])
+        )?;
+    }
+    let neighbour = &answer["neighbour"];
+    if neighbour.is_object() {
+        let mac = neighbour["mac"].as_str().map(|mac| format!(" at {mac}"));
+        let (address, dev) = (cell(&neighbour["address"]), cell(&neighbour["dev"]));
+        let state = cell(&neighbour["state"]);
+        writeln!(
+            out,
+            "neighbour     {address} dev {dev}{} ({state})",
+            mac.unwrap_or_default()
+        )?;
+    }
+    if let Some(mtu) = answer["mtu"].as_u64() {
+        writeln!(out, "MTU           {mtu}")?;
     }
     if let Some(port) = answer["egress_port"].as_str() {
         writeln!(out, "egress port   {port}")?;

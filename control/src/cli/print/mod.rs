@@ -7,6 +7,7 @@ mod lists;
 mod monitor;
 mod ports;
 mod routes;
+mod watch;
 
 use std::io::{self, Write};
 
@@ -18,9 +19,10 @@ pub(super) use config::{config, config_differences};
 pub(super) use explain::{cases, explain};
 pub(super) use health::{doctor, release, status};
 pub(super) use lists::{acl_reload, lists};
-pub(super) use monitor::{drops, event};
+pub(super) use monitor::event;
 pub(super) use ports::{port_set, ports};
 pub(super) use routes::{RouteTable, differences, groups, neighbours, route_get};
+pub(super) use watch::{drops, drops_last, drops_watch, rule, trace};
 
 fn rows<'a>(answer: &'a Value, key: &str) -> &'a [Value] {
     answer[key].as_array().map(Vec::as_slice).unwrap_or_default()

@@ -1,25 +1,11 @@
-//! Drops, and events as they happen.
+//! Events as they happen.
 
 use std::io::{self, Write};
 
 use serde_json::Value;
 
+use super::cell;
 use super::routes::nexthops;
-use super::{cell, rows, table};
-
-pub(in crate::cli) fn drops<W: Write>(out: &mut W, answer: &Value) -> io::Result<()> {
-    table(
-        out,
-        &[
-            ("REASON", "reason"),
-            (">PACKETS", "packets"),
-            (">BYTES", "bytes"),
-            ("LAST SEEN", "last_seen"),
-            ("HINT", "hint"),
-        ],
-        rows(answer, "drops"),
-    )
-}
 
 /// One event of `monitor` on one line.
 pub(in crate::cli) fn event<W: Write>(out: &mut W, event: &Value) -> io::Result<()> {

@@ -33,7 +33,11 @@ impl Daemon {
             })),
             Request::AclShow(name) => self.acl_show(name.as_deref()).into(),
             Request::AclReload => return self.reload(What::Lists, Some(reply)),
-            Request::Drops(args) => Answer::Value(self.drops.answer(&self.dataplane.counters(), args.reset)),
+            Request::Drops(args) => Answer::Value(self.drops(args)),
+            Request::DropsLast(args) => self.drops_last(&args).into(),
+            Request::DropsWatch => self.drops_watch(),
+            Request::Trace(args) => self.trace(&args),
+            Request::Capture(args) => self.capture(&args),
             Request::Explain(args) => self.explain(&args).into(),
             Request::Monitor(kinds) => {
                 self.mirror.watch(true);
