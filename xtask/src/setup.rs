@@ -52,6 +52,7 @@ pub const LABS: &[Need] = &[
     Need("procps", Program("sysctl")),
     Need("python3", Program("python3")),
     Need("tmux", Program("tmux")),
+    Need("tshark", Program("tshark")),
     Need("iptables", Program("iptables")),
     Need("ethtool", Program("ethtool")),
     // Only promtool, which checks the alert rules, is used.

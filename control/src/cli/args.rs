@@ -391,6 +391,12 @@ pub struct Flow {
     /// ICMP type: a name, a number, or type/code
     #[arg(long, value_name = "TYPE")]
     pub icmp: Option<String>,
+    /// TTL or hop limit that it comes in with
+    #[arg(long, default_value_t = 64, value_name = "N")]
+    pub ttl: u8,
+    /// Bytes of the IP packet, its headers included
+    #[arg(long, default_value_t = 64, value_name = "BYTES")]
+    pub length: u16,
     /// Exit with 7 unless it is forwarded (allow), or dropped or rejected by an access list (deny)
     #[arg(long, value_name = "WHAT")]
     pub expect: Option<Expect>,

@@ -51,6 +51,8 @@ pub(super) fn arguments(flow: &Flow) -> Result<ExplainArgs, ErrorBody> {
         dport: flow.dport,
         tcp_flags: flags,
         icmp,
+        ttl: flow.ttl,
+        length: flow.length,
     })
 }
 

@@ -147,7 +147,7 @@ fn stays_on_the_link(address: IpAddr) -> bool {
     }
 }
 
-/// The packet that is asked about: 64 bytes long, TTL 64, no fragment.
+/// The packet that is asked about: no fragment, and not to be fragmented.
 fn packet(args: &ExplainArgs) -> Headers {
     let number = |address: IpAddr| match address {
         IpAddr::V4(address) => u128::from(address.to_bits()),
@@ -165,12 +165,12 @@ fn packet(args: &ExplainArgs) -> Headers {
         icmp: args.icmp,
         fragment: Fragment::Whole,
         dscp: 0,
-        ttl: 64,
+        ttl: args.ttl,
         dont_fragment: true,
         source_route: false,
         l3: 14,
         l4: if is_v4 { 34 } else { 54 },
-        len: 64,
+        len: args.length,
         flow_label: 0,
     }
 }
@@ -271,6 +271,8 @@ mod tests {
             dport: 5353,
             tcp_flags: 0,
             icmp: None,
+            ttl: 64,
+            length: 64,
         };
         let nearest = nearest_allow(&list, &packet(&args)).expect("there is one");
         assert_eq!((&nearest["index"], &nearest["line"]), (&json!(2), &json!(9)));

@@ -215,6 +215,20 @@ pub struct ExplainArgs {
     /// ICMP type and code.
     #[serde(default)]
     pub icmp: Option<(u8, u8)>,
+    /// TTL or hop limit that it comes in with.
+    #[serde(default = "ttl")]
+    pub ttl: u8,
+    /// Bytes of the IP packet.
+    #[serde(default = "length")]
+    pub length: u16,
+}
+
+fn ttl() -> u8 {
+    64
+}
+
+fn length() -> u16 {
+    64
 }
 
 /// Kinds of events that `monitor` shows.

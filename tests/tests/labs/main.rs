@@ -21,3 +21,4 @@ mod reach;
 mod routes;
 mod silent;
 mod socket;
+mod watch;
