@@ -25,13 +25,11 @@ fn main() -> Result<()> {
     for (number, request) in samples::REQUESTS.iter().enumerate() {
         write("request", number, request.as_bytes())?;
     }
-<<<<<<< HEAD
     for (number, request) in samples::SCRAPES.iter().enumerate() {
         write("scrape", number, request.as_bytes())?;
-=======
+    }
     for (number, filter) in samples::FILTERS.iter().enumerate() {
         write("filter", number, filter.as_bytes())?;
->>>>>>> 2bd7af3 (Read filters in a subset of pcap's language, with errors that point at the word)
     }
     write("configuration", 0, samples::CONFIGURATION.as_bytes())?;
     write("access_lists", 0, samples::LISTS.as_bytes())

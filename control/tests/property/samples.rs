@@ -53,13 +53,13 @@ fragment = "first"
 dscp = [46]
 "#;
 
-<<<<<<< HEAD
 /// Requests to the metrics server.
 pub const SCRAPES: &[&str] = &[
     "GET /metrics HTTP/1.1\r\nHost: localhost:9469\r\nAccept: */*\r\n\r\n",
     "HEAD /metrics?a=b HTTP/1.0\r\n\r\n",
     "POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc",
-=======
+];
+
 /// Filters of `trace` and `capture`.
 pub const FILTERS: [&str; 8] = [
     "ip",
@@ -70,5 +70,4 @@ pub const FILTERS: [&str; 8] = [
     "ip6 and proto gre or proto 89",
     "not not src host 2001:db8::1 || icmp6",
     "(tcp and src portrange 1-1023) or sctp",
->>>>>>> 2bd7af3 (Read filters in a subset of pcap's language, with errors that point at the word)
 ];
