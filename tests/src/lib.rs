@@ -13,8 +13,11 @@
 //! | [`schema`] | JSON answers checked against `docs/schema/` |
 //! | [`raw`] | frames made by hand, sent and received on a device |
 //! | [`traffic`] | numbered datagrams from one namespace to another, and what was lost of them |
+//! | [`transfer`] | many datagrams with payloads that are checked byte by byte |
+//! | [`guest`] | the NICs of the virtual machine, for the labs in `tests/vm/` |
 //! | [`sys`] | the few system calls that need `unsafe` |
 
+pub mod guest;
 pub mod host;
 pub mod lab;
 pub mod margay;
@@ -22,6 +25,7 @@ pub mod raw;
 pub mod schema;
 pub mod sys;
 pub mod traffic;
+pub mod transfer;
 pub mod wait;
 
 pub use host::{Done, Host};

@@ -3,6 +3,7 @@
 //! ```text
 //! cargo xtask demo [--keep|--down]   two hosts, five containers, a fabric and BGP in network namespaces; see demo.rs
 //! cargo xtask test [FILTER]          unit tests, property tests and labs, or those whose names contain FILTER
+//! cargo xtask test --vm [FILTER]     labs on real drivers and on several kernels, in a virtual machine; see vm/mod.rs
 //! cargo xtask setup                  only install what the two need
 //! cargo xtask figures                measure what the labs do not assert: route to first packet, wake-up after idling
 //! cargo xtask bench acl              access lists next to DPDK's rte_acl
@@ -17,6 +18,7 @@ mod bench_lpm;
 mod demo;
 mod run;
 mod setup;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -26,6 +28,8 @@ const USAGE: &str = "\
 usage: cargo xtask COMMAND
   demo [--keep|--down]   watch two nodes forward between containers; --keep leaves it up, --down removes it
   test [FILTER]          run all tests, or those whose names contain FILTER
+  test --vm [--kernel 6.1|6.12|newest]... [--short] [FILTER]
+                         run the labs on real drivers, in a virtual machine with Debian's kernels
   setup                  install what the other commands need, and nothing else
   figures [OPTIONS]      measure latencies and the full table in a lab and print them
   bench acl [OPTIONS]    access lists next to DPDK's rte_acl: a table, and a chart under docs/
@@ -43,6 +47,7 @@ fn main() -> ExitCode {
         [demo::INNER, ending] => demo::inner(ending),
         ["test"] => test(None),
         ["test", filter] if !filter.starts_with('-') => test(Some(filter)),
+        ["test", "--vm", ref words @ ..] if vm::understands(words) => vm::test(words),
         ["setup"] => setup::install(&[setup::BUILD, setup::NETWORK, setup::DEMO, setup::LABS]),
         ["figures", ref options @ ..] => bench_forward::figures(options),
         ["bench", "acl", ref options @ ..] => bench_acl::acl(options),

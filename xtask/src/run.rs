@@ -101,8 +101,13 @@ pub fn binaries() -> PathBuf {
     if let Some(folder) = std::env::var_os("MARGAY_BIN_DIR") {
         return root().join(folder);
     }
+    target().join("release")
+}
+
+/// Where cargo builds.
+pub fn target() -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR").map(|target| root().join(target));
-    target.unwrap_or_else(|| root().join("target")).join("release")
+    target.unwrap_or_else(|| root().join("target"))
 }
 
 /// Builds `margayd` and `margay`, unless `MARGAY_BIN_DIR` says that they are there already.

@@ -1,0 +1,8 @@
+//! Labs on real drivers: `cargo xtask test --vm` runs them in a virtual machine, one after another. Their topology is
+//! drawn in `tests/src/guest.rs`; docs/vm.md says how to add one.
+
+mod common;
+
+mod core;
+mod life;
+mod modes;
