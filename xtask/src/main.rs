@@ -28,7 +28,7 @@ const USAGE: &str = "\
 usage: cargo xtask COMMAND
   demo [--keep|--down]   watch two nodes forward between containers; --keep leaves it up, --down removes it
   test [FILTER]          run all tests, or those whose names contain FILTER
-  test --vm [--kernel 6.1|6.12|newest]... [--short] [FILTER]
+  test --vm [--kernel 6.1|6.12|newest]... [--short] [FILTER]...
                          run the labs on real drivers, in a virtual machine with Debian's kernels
   setup                  install what the other commands need, and nothing else
   figures [OPTIONS]      measure latencies and the full table in a lab and print them

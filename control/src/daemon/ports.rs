@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::{Daemon, translate};
 use crate::config::{AclNames, OnExit, Port, Selector};
+use crate::doctor;
 use crate::mirror::LinkView;
 use crate::socket::{ErrorBody, MonitorKind};
 
@@ -75,6 +76,19 @@ impl Ports {
     }
 }
 
+/// Why a device cannot be a port: packets as large as its MTU would not fit the UMEM's frames. AF_XDP would drop them,
+/// some drivers without counting; the kernel takes them.
+fn too_large(link: &LinkView, frame_size: u32) -> Option<String> {
+    let room = doctor::room(frame_size);
+    (link.mtu > room).then(|| {
+        let larger = if frame_size < 4096 { ", or frame_size = 4096 under [runtime]" } else { "" };
+        format!(
+            "its MTU of {} is more than the {room} bytes that a frame has room for; `ip link set {} mtu {room}`{larger}",
+            link.mtu, link.name
+        )
+    })
+}
+
 impl Daemon {
     /// The lists of a port: what `port set` said, else the configuration.
     pub(super) fn acl_of(&self, name: &str, port: &Port) -> AclNames {
@@ -111,6 +125,13 @@ impl Daemon {
             let Some(port) = self.config.port_for(name) else {
                 continue;
             };
+            if let Some(why) = too_large(link, self.config.runtime.frame_size) {
+                if self.ports.open.contains_key(name) {
+                    self.close(name, &why);
+                }
+                self.not_open(name, why);
+                continue;
+            }
             if self.ports.open.contains_key(name) || self.ports.queue.contains(name) {
                 continue;
             }

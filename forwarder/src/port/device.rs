@@ -132,6 +132,17 @@ pub fn driver(name: &str) -> io::Result<Option<String>> {
     Ok((told && !name.is_empty()).then(|| String::from_utf8_lossy(name).into_owned()))
 }
 
+/// Bytes of a frame that a driver can receive into where it has zero-copy, of so many that are there: the registers of
+/// these devices count in units of 1,024 bytes (`SRRCTL.BSIZEPKT`), and their drivers round down
+/// (`igb_setup_srrctl`, `igc_configure_rx_ring`, `ixgbe_configure_srrctl`). A longer packet is spread over several
+/// frames, and then dropped without being counted.
+pub(crate) fn zerocopy_room(driver: &str, room: u32) -> u32 {
+    match driver {
+        "igb" | "igc" | "ixgbe" => room / 1024 * 1024,
+        _ => room,
+    }
+}
+
 /// Raises the limit of locked memory, which kernels before 5.11 charge BPF maps to. Fails where the process may not,
 /// and then it is usually not needed.
 pub(crate) fn unlock_memory() -> io::Result<()> {
@@ -158,6 +169,13 @@ mod tests {
             queues("a-name-longer-than-any").unwrap_err().raw_os_error(),
             Some(libc::ENODEV)
         );
+    }
+
+    #[test]
+    fn some_drivers_receive_in_units_of_a_kibibyte() {
+        assert_eq!(zerocopy_room("igb", 2048 - 256), 1024);
+        assert_eq!(zerocopy_room("ixgbe", 4096 - 256), 3072);
+        assert_eq!(zerocopy_room("virtio_net", 2048 - 256), 1792);
     }
 
     #[test]

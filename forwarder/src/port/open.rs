@@ -16,6 +16,12 @@ use crate::umem::Umem;
 /// A queue stays bound for up to a quarter of a second after the process that held it has died.
 const BUSY_FOR: Duration = Duration::from_secs(1);
 
+/// What the kernel keeps free in front of each packet (`XDP_PACKET_HEADROOM`).
+const HEADROOM: u32 = 256;
+
+/// An Ethernet header with two VLAN tags.
+const ETHERNET: u32 = 14 + 8;
+
 /// A port whose sockets are bound and whose queues wait for their workers. Nothing flows to them yet.
 #[derive(Debug)]
 pub(crate) struct Opened {
@@ -162,7 +168,8 @@ fn bind_all(
     };
     let mut first = None;
     for (at, &mode) in modes.iter().enumerate() {
-        match bind(umem, spec, 0, mode, None) {
+        let bound = fits(umem, spec, mode).and_then(|()| bind(umem, spec, 0, mode, None));
+        match bound {
             Ok(bound) => {
                 first = Some((mode, bound));
                 break;
@@ -193,6 +200,28 @@ fn bind_all(
         (Place::Native, false) => Obtained::Copy,
     };
     Ok((obtained, queues))
+}
+
+/// Whether packets of the port's MTU fit what the driver receives into.
+fn fits(umem: &Umem, spec: &PortSpec, mode: BindMode) -> Result<(), Error> {
+    let room = umem.frame_size() - HEADROOM;
+    // A driver that does not tell its name is asked by binding.
+    let driver = device::driver(&spec.name).ok().flatten().unwrap_or_default();
+    let fits = device::zerocopy_room(&driver, room);
+    let frame = spec.attrs.mtu + ETHERNET;
+    if mode == BindMode::Copy || fits == room || frame <= fits {
+        return Ok(());
+    }
+    Err(Error::Unsupported {
+        port: spec.name.clone(),
+        mode: "zerocopy",
+        instead: "auto",
+        source: io::Error::other(format!(
+            "{driver} receives into {fits} of the {} bytes of a UMEM frame, and packets of the MTU need {frame}; a larger \
+             runtime.frame_size or a smaller MTU would do",
+            umem.frame_size()
+        )),
+    })
 }
 
 /// Binds one queue, again and again while it is still another socket's.

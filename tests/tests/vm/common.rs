@@ -17,6 +17,11 @@ pub fn ports(mode: &str) -> String {
     format!("{RUNTIME}[[port]]\nmatch = \"up*\"\nrole = \"uplink\"\nmode = \"{mode}\"\n")
 }
 
+/// `up0` alone, by its name: where it cannot be opened at the start, margayd ends.
+pub fn named(mode: &str) -> String {
+    ports(mode).replace("match = \"up*\"", "name = \"up0\"")
+}
+
 /// What `mode = "auto"` obtains for a kind of NIC on the running kernel.
 pub fn expected(kind: &str) -> &'static str {
     // virtio_net and igb send by zero-copy since 6.14.

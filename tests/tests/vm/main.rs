@@ -3,6 +3,9 @@
 
 mod common;
 
+mod coexist;
 mod core;
+mod jumbo;
 mod life;
 mod modes;
+mod vlan;

@@ -3,7 +3,7 @@
 use tests::Margay;
 use tests::guest;
 
-use crate::common::{expected, ports, router};
+use crate::common::{expected, named, router};
 
 /// Datagrams a mode must carry without losing, damaging or overtaking one.
 const MANY: u64 = 200_000;
@@ -29,8 +29,7 @@ fn refused(kind: &str, mode: &str, words: &[&str]) {
         return;
     };
     // A port that a pattern names is tried again and again; one that is named itself is missed.
-    let named = ports(mode).replace("match = \"up*\"", "name = \"up0\"");
-    let margay = Margay::prepare(&net.lab, &net.r, &named, &[]);
+    let margay = Margay::prepare(&net.lab, &net.r, &named(mode), &[]);
     let process = margay.launch();
     let code = tests::wait_for("margayd ends", tests::LIMIT, || process.exited());
     let log = process.log();

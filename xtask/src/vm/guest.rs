@@ -40,7 +40,7 @@ const NICS: &[(u8, &str, &str)] = &[
 const WIRES: u8 = 2;
 
 /// The guest's script: what the labs need, the labs, the end.
-pub fn script(tools: &Tools, kernel: &Found, labs: &Path, filter: &str) -> String {
+pub fn script(tools: &Tools, kernel: &Found, labs: &Path, filters: &[&str]) -> String {
     let kinds: Vec<String> = NICS
         .iter()
         .map(|(number, name, _)| format!("{name}={number:02x}"))
@@ -50,21 +50,21 @@ pub fn script(tools: &Tools, kernel: &Found, labs: &Path, filter: &str) -> Strin
     let data = std::env::var_os("MARGAY_DATA").map_or(data, PathBuf::from);
     format!(
         "export PATH={path} HOME=/root LC_ALL=C CI='{ci}' MARGAY_DATA='{data}' MARGAY_VM_NICS='{kinds}' MARGAY_BIN_DIR='{binaries}'\n\
-         busybox='{busybox}'\nmodules='{modules}'\n{LAB}\
-         cd '{root}'\n'{labs}' --test-threads 1 --nocapture {filter}\necho \"{ENDED}$?\"\npower_off\n",
+         export MARGAY_VM_TOOLS='{tools}'\nbusybox='{busybox}'\nmodules='{modules}'\n{LAB}\
+         cd '{root}'\n'{labs}' --test-threads 1 --nocapture{filters}\necho \"{ENDED}$?\"\npower_off\n",
         path = run::SYSTEM.join(":"),
         data = data.display(),
         kinds = kinds.join(" "),
         binaries = run::binaries().display(),
+        tools = tools.folder.display(),
         busybox = tools.busybox_program().display(),
         modules = kernel.folder.join("lib/modules").display(),
         root = run::root().join("tests").display(),
         labs = labs.display(),
-        filter = if filter.is_empty() {
-            String::new()
-        } else {
-            format!("'{filter}'")
-        },
+        filters = filters
+            .iter()
+            .map(|filter| format!(" '{filter}'"))
+            .collect::<String>(),
     )
 }
 

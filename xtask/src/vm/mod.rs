@@ -21,7 +21,7 @@ use crate::setup;
 use packages::Kernel;
 
 /// How `cargo xtask test --vm` goes on.
-pub const USAGE: &str = "[--kernel 6.1|6.12|newest]... [--short] [FILTER]";
+pub const USAGE: &str = "[--kernel 6.1|6.12|newest]... [--short] [FILTER]...";
 
 /// Labs whose names begin so run on every kernel, the others on the newest only.
 const CORE: &str = "core::";
@@ -34,7 +34,7 @@ const SHORT: &str = "core::";
 struct Wish<'a> {
     kernels: Vec<&'static Kernel>,
     short: bool,
-    filter: Option<&'a str>,
+    filters: Vec<&'a str>,
 }
 
 /// Reads the words after `--vm`; `None` when they make no sense.
@@ -42,7 +42,7 @@ fn wish<'a>(words: &[&'a str]) -> Option<Wish<'a>> {
     let mut wish = Wish {
         kernels: Vec::new(),
         short: false,
-        filter: None,
+        filters: Vec::new(),
     };
     let mut words = words.iter();
     while let Some(&word) = words.next() {
@@ -53,8 +53,9 @@ fn wish<'a>(words: &[&'a str]) -> Option<Wish<'a>> {
                 wish.kernels
                     .push(packages::KERNELS.iter().find(|kernel| kernel.name == *name)?);
             }
-            _ if word.starts_with('-') || wish.filter.is_some() => return None,
-            _ => wish.filter = Some(word),
+            // Filters become words of a shell script.
+            _ if word.starts_with('-') || word.contains('\'') => return None,
+            _ => wish.filters.push(word),
         }
     }
     if wish.kernels.is_empty() {
@@ -92,18 +93,17 @@ pub fn test(words: &[&str]) -> Result<(), Failure> {
         let begun = Instant::now();
         let initial = image::build(&cache, &tools, found)?;
         let newest = *kernel == &packages::KERNELS[packages::KERNELS.len() - 1];
-        let filter = match wish.filter {
-            Some(filter) => filter,
-            None if wish.short => SHORT,
-            None if !newest => CORE,
-            None => "",
+        let filters: &[&str] = match &wish.filters[..] {
+            [] if wish.short => &[SHORT],
+            [] if !newest => &[CORE],
+            filters => filters,
         };
         println!(
             "xtask: booting Linux {} under {}",
             found.version,
             tools.version()?
         );
-        let script = guest::script(&tools, found, &labs, filter);
+        let script = guest::script(&tools, found, &labs, filters);
         let result = guest::run(&cache, &tools, found, &initial, &script);
         let seconds = begun.elapsed().as_secs();
         match result {
@@ -183,15 +183,10 @@ mod tests {
         assert_eq!(short.kernels[0].name, "newest");
         let one = wish(&["--kernel", "6.1", "igb"]).unwrap();
         assert_eq!(
-            (one.kernels[0].name, one.kernels.len(), one.filter),
-            ("6.1", 1, Some("igb"))
+            (one.kernels[0].name, one.kernels.len(), &one.filters[..]),
+            ("6.1", 1, &["igb"][..])
         );
-        for wrong in [
-            &["--kernel"][..],
-            &["--kernel", "2.6"],
-            &["--what"],
-            &["one", "two"],
-        ] {
+        for wrong in [&["--kernel"][..], &["--kernel", "2.6"], &["--what"], &["it's"]] {
             assert_eq!(wish(wrong), None, "{wrong:?}");
         }
     }

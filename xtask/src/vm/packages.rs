@@ -58,7 +58,7 @@ impl Found {
     }
 }
 
-/// QEMU and a busybox without libraries, unpacked.
+/// QEMU, a busybox without libraries and xdp-tools, unpacked.
 pub struct Tools {
     /// Where they are.
     pub folder: PathBuf,
@@ -121,7 +121,12 @@ pub fn tools(cache: &Path) -> Result<Tools, Failure> {
         // What the machine has already of what QEMU needs is not fetched again.
         apt.call(
             "apt-get",
-            [&["install", "-y"], &options[..], &["qemu-system-x86"]].concat(),
+            [
+                &["install", "-y"],
+                &options[..],
+                &["qemu-system-x86", "xdp-tools"],
+            ]
+            .concat(),
         )?;
         apt.call("apt-get", vec!["download", "busybox-static"])?;
         unpack(&apt.fetched()?, &folder, &[])?;
