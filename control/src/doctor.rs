@@ -145,24 +145,43 @@ pub fn checks(facts: &Facts) -> Vec<Check> {
 }
 
 fn mode(port: &Port, found: &mut Vec<Check>) {
-    let device = forwarder::device::driver(&port.name).ok().flatten().map_or_else(
+    let driver = forwarder::device::driver(&port.name).ok().flatten();
+    let device = driver.as_deref().map_or_else(
         || "its driver has no name".to_owned(),
         |driver| format!("driver {driver}"),
     );
     let message = format!("{} ({device})", port.mode_obtained);
+    let name = Some(port.name.as_str());
     found.push(
         if port.mode_obtained == "generic" && port.mode_wanted != Mode::Generic {
-            check(
-                "mode",
-                Some(&port.name),
-                Outcome::Warn,
-                format!("{message}: the slowest one"),
-                "use a driver with native XDP",
-            )
+            let fix = match driver.as_deref() {
+                // `veth_xdp_set`.
+                Some("veth") => &format!(
+                    "give it as many RX queues as its peer has TX queues: ethtool -L {} rx N, then restart margayd",
+                    port.name
+                ),
+                _ => "a smaller MTU where the driver limits it for XDP, or a driver with native XDP",
+            };
+            check("mode", name, Outcome::Warn, format!("{message}: the slowest one"), fix)
         } else {
-            check("mode", Some(&port.name), Outcome::Pass, message, "")
+            check("mode", name, Outcome::Pass, message, "")
         },
     );
+    if driver.as_deref() == Some("tun") {
+        found.push(segments(&port.name));
+    }
+}
+
+/// What a virtual machine hands over through a tap is not told: whether it was offered to send large segments.
+fn segments(port: &str) -> Check {
+    check(
+        "segments",
+        Some(port),
+        Outcome::Warn,
+        "a virtual machine behind a tap that may send large segments (TSO) sends packets larger than any MTU: TCP from it stalls"
+            .into(),
+        "QEMU's virtio-net with host_tso4=off,host_tso6=off,host_ecn=off,host_ufo=off, or in the machine: ethtool -K DEV tso off",
+    )
 }
 
 fn queues(port: &Port, facts: &Facts, found: &mut Vec<Check>) {

@@ -107,14 +107,7 @@ impl PacketSocket {
     /// # Errors
     /// What `poll(2)` or `recv(2)` answers: ENETDOWN when the device goes down.
     pub fn receive(&self, limit: Duration) -> io::Result<Option<Vec<u8>>> {
-        let mut poll = libc::pollfd {
-            fd: self.0.as_raw_fd(),
-            events: libc::POLLIN,
-            revents: 0,
-        };
-        let limit = i32::try_from(limit.as_millis()).unwrap_or(i32::MAX);
-        // SAFETY: the pointer is to one live pollfd, and the count says one.
-        if check(unsafe { libc::poll(&raw mut poll, 1, limit) })? == 0 {
+        if !readable(self.0.as_raw_fd(), limit)? {
             return Ok(None);
         }
         let mut frame = vec![0; 65_536];
@@ -126,6 +119,70 @@ impl PacketSocket {
         frame.truncate(length as usize);
         Ok(Some(frame))
     }
+}
+
+/// A tap device (`Documentation/networking/tuntap.rst`), the end that a virtual machine has: each packet goes with a
+/// `virtio_net_hdr` that says what the machine has left undone.
+pub struct Tap(std::fs::File);
+
+impl Tap {
+    /// Makes a tap called `name` in the calling thread's network namespace; it goes with this.
+    ///
+    /// # Errors
+    /// What the kernel answers; ENOENT without the module tun.
+    pub fn open(name: &str) -> io::Result<Self> {
+        let file = std::fs::File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/net/tun")?;
+        // SAFETY: ifreq is plain data for which all zeroes is a valid value.
+        let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+        for (to, from) in request.ifr_name[..libc::IFNAMSIZ - 1]
+            .iter_mut()
+            .zip(name.bytes())
+        {
+            *to = from as libc::c_char;
+        }
+        request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as libc::c_short;
+        // SAFETY: the kernel reads and writes one ifreq, which lives until then.
+        check(unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF as _, &raw mut request) })?;
+        Ok(Self(file))
+    }
+
+    /// Hands over one frame with its `virtio_net_hdr` in front.
+    ///
+    /// # Errors
+    /// What `write(2)` answers.
+    pub fn send(&self, header: [u8; 10], frame: &[u8]) -> io::Result<()> {
+        use std::io::Write as _;
+        (&self.0).write_all(&[&header[..], frame].concat())
+    }
+
+    /// The next frame for the machine without its header, or `None` after `limit` without one.
+    ///
+    /// # Errors
+    /// What `poll(2)` or `read(2)` answers.
+    pub fn receive(&self, limit: Duration) -> io::Result<Option<Vec<u8>>> {
+        use std::io::Read as _;
+        if !readable(self.0.as_raw_fd(), limit)? {
+            return Ok(None);
+        }
+        let mut frame = vec![0; 65_536];
+        let length = (&self.0).read(&mut frame)?;
+        Ok(Some(frame[..length].get(10..).unwrap_or_default().to_vec()))
+    }
+}
+
+/// Whether something can be read within `limit`.
+fn readable(fd: std::os::fd::RawFd, limit: Duration) -> io::Result<bool> {
+    let mut poll = libc::pollfd {
+        fd,
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    let limit = i32::try_from(limit.as_millis()).unwrap_or(i32::MAX);
+    // SAFETY: the pointer is to one live pollfd, and the count says one.
+    Ok(check(unsafe { libc::poll(&raw mut poll, 1, limit) })? != 0)
 }
 
 fn check(answer: libc::c_int) -> io::Result<libc::c_int> {

@@ -61,19 +61,13 @@ fn program() -> String {
 
 #[test]
 fn native_program() {
-    let attach = format!(
-        "ip link set dev up0 xdpdrv object {} section xdp/xsk_def_prog",
-        program()
-    );
+    let attach = format!("ip link set dev up0 xdpdrv object {} section xdp", program());
     occupied("native", &attach, "ip link set dev up0 xdpdrv off");
 }
 
 #[test]
 fn generic_program() {
-    let attach = format!(
-        "ip link set dev up0 xdpgeneric object {} section xdp/xsk_def_prog",
-        program()
-    );
+    let attach = format!("ip link set dev up0 xdpgeneric object {} section xdp", program());
     occupied("generic", &attach, "ip link set dev up0 xdpgeneric off");
 }
 

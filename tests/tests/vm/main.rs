@@ -8,4 +8,5 @@ mod core;
 mod jumbo;
 mod life;
 mod modes;
+mod tap;
 mod vlan;
