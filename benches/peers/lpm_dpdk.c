@@ -63,7 +63,9 @@ struct method {
 	void *table;
 };
 
-enum { LPM_BULK, LPM_X4 };
+enum { LPM_BULK, LPM_X4, LPM_SINGLE };
+
+/* Next hops of 1 and 2 bytes, which the libraries also have, cannot hold a value for each prefix. */
 
 static struct method methods4[] = {
 	{ "rte_fib/4B/avx512", FIB, RTE_FIB_DIR24_8_4B, RTE_FIB_LOOKUP_DIR24_8_VECTOR_AVX512, NULL },
@@ -72,8 +74,11 @@ static struct method methods4[] = {
 	{ "rte_fib/4B/scalar-uni", FIB, RTE_FIB_DIR24_8_4B, RTE_FIB_LOOKUP_DIR24_8_SCALAR_UNI, NULL },
 	{ "rte_fib/8B/avx512", FIB, RTE_FIB_DIR24_8_8B, RTE_FIB_LOOKUP_DIR24_8_VECTOR_AVX512, NULL },
 	{ "rte_fib/8B/scalar-macro", FIB, RTE_FIB_DIR24_8_8B, RTE_FIB_LOOKUP_DIR24_8_SCALAR_MACRO, NULL },
+	{ "rte_fib/8B/scalar-inline", FIB, RTE_FIB_DIR24_8_8B, RTE_FIB_LOOKUP_DIR24_8_SCALAR_INLINE, NULL },
+	{ "rte_fib/8B/scalar-uni", FIB, RTE_FIB_DIR24_8_8B, RTE_FIB_LOOKUP_DIR24_8_SCALAR_UNI, NULL },
 	{ "rte_lpm/4B/bulk", LPM, 0, LPM_BULK, NULL },
 	{ "rte_lpm/4B/x4", LPM, 0, LPM_X4, NULL },
+	{ "rte_lpm/4B/single", LPM, 0, LPM_SINGLE, NULL },
 };
 
 static struct method methods6[] = {
@@ -233,7 +238,7 @@ static inline void lpm_burst(const struct method *method, const uint32_t *keys, 
 	}
 	unsigned int i = 0;
 
-	for (; i + 4 <= n; i += 4) {
+	for (; method->lookup == LPM_X4 && i + 4 <= n; i += 4) {
 		xmm_t four = _mm_loadu_si128((const __m128i *)(keys + i));
 
 		rte_lpm_lookupx4(method->table, four, out + i, 0);
@@ -265,7 +270,7 @@ static uint64_t pass(const struct method *method, const void *keys, size_t count
 		for (unsigned int i = 0; i < n; i++) {
 			if (method->library != LPM)
 				sum += next[i];
-			else if (method->lookup == LPM_X4)
+			else if (method->lookup != LPM_BULK)
 				sum += next32[i];
 			else if (next32[i] & RTE_LPM_LOOKUP_SUCCESS)
 				sum += next32[i] & 0xffffff;

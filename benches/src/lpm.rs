@@ -2,12 +2,11 @@
 
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
-use classifier::lpm::{Addr, BURST, Prefix, Table, Value};
+use classifier::lpm::{Addr, Prefix, Table, Value};
 use classifier::qsbr::Domain;
 
-use crate::report;
+pub mod updates;
 
 /// Keys of a traffic model.
 pub const KEYS: usize = 2_000_000;
@@ -267,124 +266,51 @@ pub fn write_keys<A: Addr>(path: &Path, keys: &[A]) -> std::io::Result<()> {
     out.flush()
 }
 
-/// What single updates cost, and what look-ups lose to them.
-pub struct Updates {
-    /// Seconds from the call until a look-up gives the new answer: median and 99th percentile.
-    pub median: f64,
-    /// See `median`.
-    pub p99: f64,
-    /// Share of the look-up speed that is lost while another thread makes 10,000 updates a second; from 0 to 1.
-    pub lost: f64,
-    /// Updates a second that the other thread reached.
-    pub rate: f64,
+/// Bytes of a loaded table.
+pub struct Memory {
+    /// What look-ups read when each prefix has a value of its own.
+    pub image: usize,
+    /// What look-ups read when prefixes have 256 values, drawn at random.
+    pub image_of_256: usize,
+    /// All that the table holds (values of their own), the control side's copy included.
+    pub bytes: usize,
 }
 
-/// Replaces, removes and adds random routes of a full table, one by one; then looks up beside a thread that goes on
-/// so, 10,000 times a second, in slices that alternate with slices without it.
+/// Loads the routes into the default engine.
 ///
 /// # Panics
-/// When the table refuses its own routes.
-pub fn updates<A: Ip>(routes: &[(Prefix<A>, Value)]) -> Updates {
-    let domain = Domain::new();
-    let mut table = Table::new(&domain);
-    table.load(routes.iter().copied()).expect("the routes load");
-    let reader = table.reader();
-    let mut worker = domain.register();
-    let mut random = Random::new(7);
-    let mut change = {
-        let (mut step, mut at) = (0usize, 0);
-        move |table: &mut Table<A>| {
-            if step.is_multiple_of(3) {
-                at = random.below(routes.len());
-            }
-            let (prefix, value) = routes[at];
-            match step % 3 {
-                0 => table.insert(prefix, value ^ 1),
-                1 => table.remove(prefix),
-                _ => table.insert(prefix, value),
-            }
-            .expect("an update");
-            step += 1;
-            prefix.addr()
-        }
+/// When the table refuses them.
+pub fn memory<A: Ip>(routes: &[(Prefix<A>, Value)]) -> Memory {
+    let load = |routes: &mut dyn Iterator<Item = (Prefix<A>, Value)>| {
+        let mut table = Table::new(&Domain::new());
+        table.load(routes).expect("the routes load");
+        (table.image_bytes(), table.bytes())
     };
-    let mut seconds = Vec::new();
-    for _ in 0..30_000 {
-        let start = Instant::now();
-        let addr = change(&mut table);
-        std::hint::black_box(reader.lookup(&worker.online(), addr));
-        seconds.push(start.elapsed().as_secs_f64());
-        worker.quiescent();
+    let (image, bytes) = load(&mut routes.iter().copied());
+    let mut random = Random::new(256);
+    let few = routes
+        .iter()
+        .map(|(prefix, _)| (*prefix, random.below(256) as Value));
+    let (image_of_256, _) = load(&mut few.into_iter());
+    Memory {
+        image,
+        image_of_256,
+        bytes,
     }
-    let keys = Model::Route.keys(routes, 1 << 16);
-    let stop = std::sync::atomic::AtomicBool::new(false);
-    let active = std::sync::atomic::AtomicBool::new(false);
-    let (mut still, mut busy, mut made, mut time) = (Vec::new(), Vec::new(), 0u64, 0.0);
-    std::thread::scope(|scope| {
-        use std::sync::atomic::Ordering::Relaxed;
-        let writer = scope.spawn(|| {
-            let (mut made, mut time) = (0u64, 0.0);
-            while !stop.load(Relaxed) {
-                if !active.load(Relaxed) {
-                    std::thread::sleep(Duration::from_micros(200));
-                    continue;
-                }
-                let start = Instant::now();
-                let mut here = 0u32;
-                while active.load(Relaxed) {
-                    // What is due by now: a writer that was off the processor catches up.
-                    while here < (start.elapsed().as_secs_f64() * 10_000.0) as u32 {
-                        change(&mut table);
-                        here += 1;
-                    }
-                    domain.reclaim();
-                    std::thread::sleep(Duration::from_micros(50));
-                }
-                made += u64::from(here);
-                time += start.elapsed().as_secs_f64();
-            }
-            (made, time)
-        });
-        for slice in 0..400 {
-            let on = slice % 2 == 1;
-            active.store(on, Relaxed);
-            let start = Instant::now();
-            let mut best = f64::MAX;
-            while start.elapsed() < Duration::from_millis(10) {
-                best = best.min(pass(&mut worker, &reader, &keys));
-            }
-            if on { &mut busy } else { &mut still }.push(keys.len() as f64 / best);
-        }
-        active.store(false, Relaxed);
-        stop.store(true, Relaxed);
-        (made, time) = writer.join().expect("the writer");
-    });
-    Updates {
-        median: report::median(&seconds),
-        p99: report::quantile(&seconds, 0.99),
-        lost: 1.0 - report::median(&busy) / report::median(&still),
-        rate: made as f64 / time,
-    }
-}
-
-fn pass<A: Addr>(
-    worker: &mut classifier::qsbr::Reader,
-    reader: &classifier::lpm::TableReader<A>,
-    keys: &[A],
-) -> f64 {
-    let mut out = [0; BURST];
-    let start = Instant::now();
-    for burst in keys.chunks(BURST) {
-        reader.lookup_burst(&worker.online(), burst, &mut out);
-        std::hint::black_box(&mut out);
-        worker.quiescent();
-    }
-    start.elapsed().as_secs_f64()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn memory_is_that_of_the_engine() {
+        let routes: Vec<_> = (0..1000u32)
+            .map(|at| (Prefix::covering(at << 14, 24), at))
+            .collect();
+        let memory = memory(&routes);
+        assert!(memory.image > 1 << 20 && memory.image_of_256 <= memory.image && memory.bytes > memory.image);
+    }
 
     #[test]
     fn the_synthetic_table_loads_and_models_hit_it() {

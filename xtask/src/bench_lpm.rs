@@ -2,21 +2,40 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{BufRead, BufReader, Write as _};
 use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+use std::process::Stdio;
 
 use crate::run::{self, Failure};
 use crate::setup;
 
+mod chart;
+mod peer;
+
+use peer::Peer;
+
 const MODELS: [&str; 4] = ["route", "uniform", "zipf", "sweep"];
 /// Rounds unless `--rounds` says otherwise.
 const ROUNDS: usize = 5;
+/// Where the figures stand in docs/lpm.md.
+const BEGIN: &str = "<!-- figures: written by `cargo xtask bench lpm` -->";
+const END: &str = "<!-- end of figures -->";
+/// Rows of our own: the default engine and the baseline.
+const OURS: [&str; 2] = ["Margay", "Margay, `--engine dir24`"];
 
 /// Rates by method and model, one for each round.
 type Rates = Vec<(String, [Vec<f64>; 4])>;
 
-/// Measures, prints a Markdown table and writes `docs/lpm.svg`.
+/// What was measured for a family.
+struct Family {
+    name: &'static str,
+    rates: Rates,
+    /// Seconds by method; Margay's are medians.
+    loads: Vec<(String, f64)>,
+    /// Bytes that look-ups of the baseline read; 0 for IPv6.
+    baseline_bytes: f64,
+}
+
+/// Measures, prints Markdown, and writes the same to docs/lpm.md and a chart to docs/lpm.svg.
 pub fn lpm(options: &[&str]) -> Result<(), Failure> {
     let rounds = match options {
         [] => ROUNDS,
@@ -41,84 +60,148 @@ fn usage() -> Failure {
 fn measure(folder: &Path, rounds: usize) -> Result<(), Failure> {
     let helper = run::root().join("target/release/lpm");
     let origin = output(&helper, &["traffic", &folder.display().to_string()])?;
-    println!("table: {}", text(&origin, "origin").unwrap_or_default());
     let peer = run::dpdk_peer("lpm_dpdk")?;
-    if peer.is_none() {
-        println!("DPDK's library is not here: no peers");
+    let mut families = Vec::new();
+    for name in ["4", "6"] {
+        families.push(family(name, folder, rounds, peer.as_deref())?);
     }
-    let mut chart = Vec::new();
-    for family in ["4", "6"] {
-        let mut rates = Rates::new();
-        let mut memory = String::new();
-        let mut loads = Vec::new();
-        let mut server = match &peer {
-            Some(program) => Some(Peer::start(program, folder, family, &mut loads)?),
-            None => None,
-        };
-        let mut own_load = Vec::new();
-        for round in 0..rounds {
-            for (at, model) in MODELS.iter().enumerate() {
-                eprintln!("IPv{family}, {model}, round {} of {rounds}", round + 1);
-                let keys = folder.join(format!("{model}{family}"));
-                let prefixes = folder.join("prefixes.txt");
-                let answer = output(
-                    Path::new("taskset"),
-                    &[
-                        "--cpu-list",
-                        &core(),
-                        &run::binaries().join("margay").display().to_string(),
-                        "-j",
-                        "bench",
-                        "lpm",
-                        "--prefixes",
-                        &prefixes.display().to_string(),
-                        "--keys",
-                        &keys.display().to_string(),
-                    ],
-                )?;
-                push(&mut rates, "Margay", at, number(&answer, "lookups_per_second")?);
-                own_load.push(number(&answer, "load_seconds")?);
-                let digest = text(&answer, "digest").unwrap_or_default();
-                memory = format!(
-                    "image {:.2} MiB, in all {:.2} MiB",
-                    number(&answer, "image_bytes")? / 1048576.0,
-                    number(&answer, "bytes")? / 1048576.0
-                );
-                let Some(server) = &mut server else { continue };
-                for line in server.run(&keys)? {
-                    let method = text(&line, "result").unwrap_or_default();
-                    let theirs = text(&line, "digest").unwrap_or_default();
-                    if theirs != digest {
-                        return Err(Failure(format!(
-                            "{method} found other prefixes: digest {theirs}, not {digest}"
-                        )));
-                    }
-                    push(&mut rates, &method, at, number(&line, "lookups_per_second")?);
+    let mut report = format!(
+        "{} IPv4 and {} IPv6 prefixes from {}; one core of {}; medians of {rounds} rounds in which both sides took turns, in M \
+         look-ups a second.\n",
+        text(&origin, "ipv4").unwrap_or_default(),
+        text(&origin, "ipv6").unwrap_or_default(),
+        text(&origin, "origin").unwrap_or_default(),
+        processor(),
+    );
+    if peer.is_none() {
+        report += "\nDPDK's library was not there: no peers.\n";
+    }
+    for family in &families {
+        rates_table(&mut report, family);
+    }
+    memory_table(
+        &mut report,
+        &output(&helper, &["memory"])?,
+        families[0].baseline_bytes,
+    )?;
+    updates_table(&mut report, output(&helper, &["updates"]))?;
+    println!("{report}");
+    let docs = run::root().join("docs");
+    let page = docs.join("lpm.md");
+    let failed = |path: &Path, error: std::io::Error| Failure(format!("{}: {error}", path.display()));
+    let old = fs::read_to_string(&page).map_err(|error| failed(&page, error))?;
+    let new = replaced(&old, &report).ok_or_else(|| {
+        Failure(format!(
+            "{} has lost the lines around its figures",
+            page.display()
+        ))
+    })?;
+    fs::write(&page, new).map_err(|error| failed(&page, error))?;
+    let bars: Vec<_> = families
+        .iter()
+        .map(|family| (family.name, best(&family.rates)))
+        .collect();
+    let picture = docs.join("lpm.svg");
+    fs::write(&picture, chart::svg(&bars)).map_err(|error| failed(&picture, error))?;
+    println!("written: docs/lpm.md, docs/lpm.svg");
+    Ok(())
+}
+
+/// The page with the figures between the two marks replaced.
+fn replaced(page: &str, figures: &str) -> Option<String> {
+    let (before, rest) = page.split_once(BEGIN)?;
+    let (_, after) = rest.split_once(END)?;
+    Some(format!("{before}{BEGIN}\n{figures}{END}{after}"))
+}
+
+/// The processor's name.
+fn processor() -> String {
+    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name = info.lines().find_map(|line| line.strip_prefix("model name"));
+    name.map_or_else(
+        || "this machine".into(),
+        |name| name.trim_start_matches([' ', '\t', ':']).to_owned(),
+    )
+}
+
+/// All rounds of a family.
+fn family(name: &'static str, folder: &Path, rounds: usize, peer: Option<&Path>) -> Result<Family, Failure> {
+    let mut family = Family {
+        name,
+        rates: Rates::new(),
+        loads: Vec::new(),
+        baseline_bytes: 0.0,
+    };
+    let mut server = match peer {
+        Some(program) => Some(Peer::start(program, folder, name, &mut family.loads)?),
+        None => None,
+    };
+    // DIR-24-8 is for IPv4.
+    let engines = if name == "4" {
+        &["compressed", "dir24"][..]
+    } else {
+        &["compressed"]
+    };
+    let mut own_loads = vec![Vec::new(); engines.len()];
+    for round in 0..rounds {
+        for (at, model) in MODELS.iter().enumerate() {
+            eprintln!("IPv{name}, {model}, round {} of {rounds}", round + 1);
+            let keys = folder.join(format!("{model}{name}"));
+            let mut digests = Vec::new();
+            for ((engine, row), loads) in engines.iter().zip(OURS).zip(&mut own_loads) {
+                let answer = margay(folder, &keys, engine)?;
+                push(&mut family.rates, row, at, number(&answer, "lookups_per_second")?);
+                loads.push(number(&answer, "load_seconds")?);
+                digests.push((row.to_owned(), text(&answer, "digest").unwrap_or_default()));
+                if *engine == "dir24" {
+                    family.baseline_bytes = number(&answer, "image_bytes")?;
                 }
             }
+            if let Some(server) = &mut server {
+                for line in server.run(&keys)? {
+                    let method = text(&line, "result").unwrap_or_default();
+                    push(
+                        &mut family.rates,
+                        &method,
+                        at,
+                        number(&line, "lookups_per_second")?,
+                    );
+                    digests.push((method, text(&line, "digest").unwrap_or_default()));
+                }
+            }
+            let (_, digest) = &digests[0];
+            if let Some((method, other)) = digests.iter().find(|(_, other)| other != digest) {
+                return Err(Failure(format!(
+                    "{method} found other prefixes: digest {other}, not {digest}"
+                )));
+            }
         }
-        print_family(family, &rates, &memory, median(&own_load), &loads);
-        chart.push((family, best(&rates)));
     }
-    println!(
-        "\n### Updates\n\n| | median | p99 | look-up speed lost under 10,000 updates a second |\n|---|---|---|---|"
-    );
-    for line in output(&helper, &["updates"])?.lines() {
-        println!(
-            "| IPv{} | {:.2} µs | {:.2} µs | {:.1} % (at {:.0} a second) |",
-            text(line, "family").unwrap_or_default(),
-            number(line, "median")? * 1e6,
-            number(line, "p99")? * 1e6,
-            number(line, "lost")? * 100.0,
-            number(line, "rate")?,
-        );
+    for (row, loads) in OURS.iter().zip(&own_loads) {
+        family.loads.push((row.to_string(), median(loads)));
     }
-    let path = run::root().join("docs/lpm.svg");
-    fs::create_dir_all(run::root().join("docs"))
-        .and_then(|()| fs::write(&path, svg(&chart)))
-        .map_err(|error| Failure(format!("{}: {error}", path.display())))?;
-    println!("\nchart: docs/lpm.svg");
-    Ok(())
+    Ok(family)
+}
+
+/// The answer of `margay bench lpm`.
+fn margay(folder: &Path, keys: &Path, engine: &str) -> Result<String, Failure> {
+    output(
+        Path::new("taskset"),
+        &[
+            "--cpu-list",
+            &core(),
+            &run::binaries().join("margay").display().to_string(),
+            "-j",
+            "bench",
+            "lpm",
+            "--engine",
+            engine,
+            "--prefixes",
+            &folder.join("prefixes.txt").display().to_string(),
+            "--keys",
+            &keys.display().to_string(),
+        ],
+    )
 }
 
 /// Adds a rate to a method's.
@@ -133,44 +216,97 @@ fn push(rates: &mut Rates, method: &str, model: usize, rate: f64) {
     rates[at].1[model].push(rate);
 }
 
-/// Medians in M look-ups a second: Margay's and, for each model, the best peer's.
+/// Medians in M look-ups a second: the default engine's and, for each model, the best peer's.
 fn best(rates: &Rates) -> [(f64, f64); 4] {
     std::array::from_fn(|model| {
-        let of = |ours: bool| {
-            let rates = rates.iter().filter(|(name, _)| (name == "Margay") == ours);
+        let of = |wanted: &dyn Fn(&str) -> bool| {
+            let rates = rates.iter().filter(|(name, _)| wanted(name));
             rates
                 .map(|(_, rates)| median(&rates[model]) / 1e6)
                 .fold(0.0, f64::max)
         };
-        (of(true), of(false))
+        (of(&|name| name == OURS[0]), of(&|name| !OURS.contains(&name)))
     })
 }
 
-fn print_family(family: &str, rates: &Rates, memory: &str, load: f64, loads: &[(String, f64)]) {
-    println!("\n### IPv{family}: M look-ups a second, medians\n");
-    println!("| | {} | load |\n|---|---|---|---|---|---|", MODELS.join(" | "));
-    for (method, values) in rates {
+fn rates_table(report: &mut String, family: &Family) {
+    let _ = writeln!(
+        report,
+        "\n### IPv{}\n\n| | {} | load |\n|---|---|---|---|---|---|",
+        family.name,
+        MODELS.join(" | ")
+    );
+    for (method, values) in &family.rates {
         let cells: Vec<String> = values
             .iter()
             .map(|rates| format!("{:.0}", median(rates) / 1e6))
             .collect();
-        let load = match loads.iter().find(|(name, _)| name == method) {
+        // Methods that differ only in the look-up share a table.
+        let load = match family.loads.iter().find(|(name, _)| name == method) {
             Some((_, load)) => format!("{load:.2} s"),
-            None if method == "Margay" => format!("{load:.3} s"),
-            None => "shared".into(),
+            None => "as above".into(),
         };
-        println!("| {method} | {} | {load} |", cells.join(" | "));
+        let _ = writeln!(report, "| {method} | {} | {load} |", cells.join(" | "));
     }
-    let best = best(rates);
+    let best = best(&family.rates);
     if best.iter().all(|(_, theirs)| *theirs > 0.0) {
         let ratios = best.map(|(ours, theirs)| ours / theirs);
         let mean = ratios.iter().product::<f64>().powf(0.25);
-        println!(
-            "| **ratio to the best peer** | {} | geometric mean {mean:.2} × |",
+        let _ = writeln!(
+            report,
+            "| **Margay / the best of DPDK** | {} | geometric mean {mean:.2} × |",
             ratios.map(|ratio| format!("{ratio:.2} ×")).join(" | ")
         );
     }
-    println!("\nMargay: {memory}.");
+}
+
+fn memory_table(report: &mut String, memory: &str, baseline: f64) -> Result<(), Failure> {
+    *report += "\n### Memory, MiB\n\n| | image, each prefix a value of its own | image, 256 values at random | everything else |\n\
+                |---|---|---|---|\n";
+    for line in memory.lines() {
+        let (image, bytes) = (number(line, "image")?, number(line, "bytes")?);
+        let name = text(line, "family").unwrap_or_default();
+        let share = |bytes: f64| match &name[..] {
+            "4" if baseline > 0.0 => format!(" (1/{:.1} of DIR-24-8)", baseline / bytes),
+            _ => String::new(),
+        };
+        let few = number(line, "image_of_256")?;
+        let _ = writeln!(
+            report,
+            "| IPv{name} | {:.2}{} | {:.2}{} | {:.1} |",
+            image / 1048576.0,
+            share(image),
+            few / 1048576.0,
+            share(few),
+            (bytes - image) / 1048576.0,
+        );
+    }
+    Ok(())
+}
+
+fn updates_table(report: &mut String, updates: Result<String, Failure>) -> Result<(), Failure> {
+    *report += "\n### Updates\n\n";
+    let updates = match updates {
+        Ok(updates) => updates,
+        Err(Failure(reason)) => {
+            let _ = writeln!(report, "Not measured: {reason}.");
+            return Ok(());
+        }
+    };
+    *report += "Time until a reader on a second core sees an update, and look-up speed lost under 10,000 updates a second.\n\n\
+                | | median | p99 | speed lost |\n|---|---|---|---|\n";
+    for line in updates.lines() {
+        let _ = writeln!(
+            report,
+            "| IPv{} | {:.2} µs | {:.2} µs | {:.1} % (at {:.0} a second) |",
+            text(line, "family").unwrap_or_default(),
+            number(line, "median")? * 1e6,
+            number(line, "p99")? * 1e6,
+            number(line, "lost")? * 100.0,
+            number(line, "rate")?,
+        );
+    }
+    Ok(())
 }
 
 fn median(values: &[f64]) -> f64 {
@@ -180,90 +316,6 @@ fn median(values: &[f64]) -> f64 {
         .get(sorted.len().saturating_sub(1) / 2)
         .copied()
         .unwrap_or(0.0)
-}
-
-/// The peer program, loaded and waiting for keys.
-struct Peer {
-    child: Child,
-    input: ChildStdin,
-    lines: std::io::Lines<BufReader<ChildStdout>>,
-}
-
-impl Peer {
-    fn start(
-        program: &Path,
-        folder: &Path,
-        family: &str,
-        loads: &mut Vec<(String, f64)>,
-    ) -> Result<Self, Failure> {
-        // Huge pages where the kernel has some (they help the 64 MiB tables), else without.
-        let free = fs::read_to_string("/proc/sys/vm/nr_hugepages")
-            .ok()
-            .and_then(|text| text.trim().parse().ok());
-        let pages: &[&str] = if free.unwrap_or(0) >= 1_000 {
-            &["--in-memory"]
-        } else {
-            &["--no-huge"]
-        };
-        let mut child = run::command(&program.display().to_string())
-            .args(pages)
-            .args([
-                "-m",
-                "1900",
-                "--no-pci",
-                "--no-telemetry",
-                "--force-max-simd-bitwidth=512",
-            ])
-            .args(["--log-level=error", "-l", &core(), "--"])
-            .arg(folder.join("prefixes.txt"))
-            .arg(family)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .map_err(|error| Failure(format!("{}: {error}", program.display())))?;
-        let (input, output) = (child.stdin.take(), child.stdout.take());
-        let (Some(input), Some(output)) = (input, output) else {
-            return Err(Failure("the peer has no pipes".into()));
-        };
-        eprintln!("loading DPDK's tables for IPv{family} (rte_lpm takes most of a minute)");
-        let mut peer = Self {
-            child,
-            input,
-            lines: BufReader::new(output).lines(),
-        };
-        for line in peer.until("\"ready\"")? {
-            loads.push((
-                text(&line, "loaded").unwrap_or_default(),
-                number(&line, "load_seconds")?,
-            ));
-        }
-        Ok(peer)
-    }
-
-    /// The lines up to the one that holds `end`.
-    fn until(&mut self, end: &str) -> Result<Vec<String>, Failure> {
-        let mut lines = Vec::new();
-        loop {
-            match self.lines.next() {
-                Some(Ok(line)) if line.contains(end) => return Ok(lines),
-                Some(Ok(line)) => lines.push(line),
-                _ => return Err(Failure("the peer ended early; it has said why".into())),
-            }
-        }
-    }
-
-    fn run(&mut self, keys: &Path) -> Result<Vec<String>, Failure> {
-        writeln!(self.input, "run {}", keys.display())
-            .map_err(|error| Failure(format!("the peer: {error}")))?;
-        self.until("\"done\"")
-    }
-}
-
-impl Drop for Peer {
-    fn drop(&mut self) {
-        let _ = writeln!(self.input, "quit");
-        let _ = self.child.wait();
-    }
 }
 
 /// The core that both sides are measured on: the last one.
@@ -304,48 +356,6 @@ fn number(json: &str, key: &str) -> Result<f64, Failure> {
     value.ok_or_else(|| Failure(format!("no number '{key}' in: {json}")))
 }
 
-/// A bar chart: for each family and model, Margay beside the best peer.
-fn svg(families: &[(&str, [(f64, f64); 4])]) -> String {
-    const WIDTH: usize = 760;
-    const ROW: usize = 44;
-    const LEFT: usize = 130;
-    let greatest = families
-        .iter()
-        .flat_map(|(_, bars)| bars)
-        .flat_map(|(a, b)| [*a, *b])
-        .fold(1.0, f64::max);
-    let scale = (WIDTH - LEFT - 90) as f64 / greatest;
-    let height = 60 + families.len() * MODELS.len() * ROW;
-    let mut out = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height}\" font-family=\"sans-serif\" font-size=\"13\">\n\
-         <rect width=\"{WIDTH}\" height=\"{height}\" fill=\"#ffffff\"/>\n\
-         <text x=\"10\" y=\"24\" font-size=\"15\">Route look-ups, M a second on one core (full table)</text>\n\
-         <rect x=\"{LEFT}\" y=\"34\" width=\"12\" height=\"12\" fill=\"#b5651d\"/><text x=\"{}\" y=\"45\">Margay</text>\n\
-         <rect x=\"{}\" y=\"34\" width=\"12\" height=\"12\" fill=\"#9aa5b1\"/><text x=\"{}\" y=\"45\">best DPDK method</text>\n",
-        LEFT + 18,
-        LEFT + 90,
-        LEFT + 108,
-    );
-    let mut y = 58;
-    for (family, bars) in families {
-        for (model, (ours, theirs)) in MODELS.iter().zip(bars) {
-            let _ = writeln!(out, "<text x=\"10\" y=\"{}\">IPv{family} {model}</text>", y + 22);
-            for (line, (rate, colour)) in [(ours, "#b5651d"), (theirs, "#9aa5b1")].into_iter().enumerate() {
-                let (top, width) = (y + line * 17, rate * scale);
-                let _ = writeln!(
-                    out,
-                    "<rect x=\"{LEFT}\" y=\"{top}\" width=\"{width:.1}\" height=\"15\" fill=\"{colour}\"/>\
-                     <text x=\"{:.1}\" y=\"{}\">{rate:.0}</text>",
-                    LEFT as f64 + width + 6.0,
-                    top + 12,
-                );
-            }
-            y += ROW;
-        }
-    }
-    out + "</svg>\n"
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -365,9 +375,21 @@ mod tests {
     }
 
     #[test]
-    fn the_chart_has_two_bars_a_model() {
-        let chart = svg(&[("4", [(1.0, 2.0); 4]), ("6", [(3.0, 4.0); 4])]);
-        // The background, the legend's two, and two for each of eight rows.
-        assert_eq!(chart.matches("<rect").count(), 1 + 2 + 16);
+    fn figures_go_between_the_marks() {
+        let page = format!("before\n{BEGIN}\nold\n{END}\nafter\n");
+        let new = replaced(&page, "new\n").unwrap();
+        assert_eq!(new, format!("before\n{BEGIN}\nnew\n{END}\nafter\n"));
+        assert_eq!(replaced("no marks", "new"), None);
+    }
+
+    #[test]
+    fn the_best_peer_counts_and_not_our_baseline() {
+        let mut rates = Rates::new();
+        for (method, rate) in [(OURS[0], 3e6), (OURS[1], 9e6), ("a", 1e6), ("b", 2e6)] {
+            for model in 0..4 {
+                push(&mut rates, method, model, rate);
+            }
+        }
+        assert_eq!(best(&rates), [(3.0, 2.0); 4]);
     }
 }

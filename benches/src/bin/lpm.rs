@@ -1,11 +1,12 @@
 //! Traffic files and update figures for `cargo xtask bench lpm`.
 //!
 //! `lpm traffic DIR` writes `prefixes.txt` and the keys of each model and family; `lpm updates` prints what single
-//! updates cost, one JSON object a family.
+//! updates cost and what look-ups lose to them, `lpm memory` what a full table takes, one JSON object a family.
 
 use std::path::Path;
 
-use benches::lpm::{Ip, KEYS, Model, source, updates, write_keys};
+use benches::lpm::updates::{latency, loss};
+use benches::lpm::{Ip, KEYS, Model, memory, source, write_keys};
 use classifier::lpm::{Prefix, Value};
 use control::bench::lpm::parse_prefixes;
 
@@ -26,21 +27,45 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             );
         }
         ["updates"] => {
-            for (family, figures) in [("4", updates(&routes.v4)), ("6", updates(&routes.v6))] {
+            cost("4", &routes.v4)?;
+            cost("6", &routes.v6)?;
+        }
+        ["memory"] => {
+            for (family, memory) in [("4", memory(&routes.v4)), ("6", memory(&routes.v6))] {
                 println!(
                     "{}",
                     serde_json::json!({
                         "family": family,
-                        "median": figures.median,
-                        "p99": figures.p99,
-                        "lost": figures.lost,
-                        "rate": figures.rate,
+                        "image": memory.image,
+                        "image_of_256": memory.image_of_256,
+                        "bytes": memory.bytes,
                     })
                 );
             }
         }
-        _ => return Err("usage: lpm traffic DIR | lpm updates".into()),
+        _ => return Err("usage: lpm traffic DIR | lpm updates | lpm memory".into()),
     }
+    Ok(())
+}
+
+fn cost<A: Ip>(family: &str, routes: &[(Prefix<A>, Value)]) -> Result<(), Box<dyn std::error::Error>> {
+    let cores = std::thread::available_parallelism()?.get();
+    if cores < 2 {
+        return Err("updates are measured with a reader on a second core; there is one core".into());
+    }
+    let (writer, reader) = (cores - 2, cores - 1);
+    let (latency, loss) = (latency(routes, writer, reader)?, loss(routes, writer, reader)?);
+    println!(
+        "{}",
+        serde_json::json!({
+            "family": family,
+            "median": latency.median,
+            "p99": latency.p99,
+            "updates": latency.count,
+            "lost": loss.lost,
+            "rate": loss.rate,
+        })
+    );
     Ok(())
 }
 

@@ -88,6 +88,18 @@ impl<A: Addr> Table<A> {
         })
     }
 
+    /// An empty table of the default engine whose images take at most `words` words.
+    #[cfg(test)]
+    pub(super) fn with_words(domain: &Domain, words: usize) -> Result<Self, LpmError>
+    where
+        A: super::shape::Shape,
+    {
+        Ok(Self {
+            rib: Rib::new(),
+            backend: Box::new(Compressed::<A>::with_words(domain, words)?),
+        })
+    }
+
     /// Adds the prefix or gives it another value; returns the value it had. Readers see it when this returns.
     ///
     /// # Errors

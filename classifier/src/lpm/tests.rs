@@ -6,6 +6,7 @@ use super::*;
 use crate::qsbr::Domain;
 
 mod engines;
+mod limits;
 mod stress;
 
 #[test]

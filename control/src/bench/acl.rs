@@ -11,7 +11,7 @@ use classifier::acl::{
 use classifier::lpm::{IpPrefix, Prefix};
 use classifier::packet::{Family, Fragment, Headers};
 
-use super::{Error, read};
+use super::{Error, answer, cost, millions, read};
 
 /// A header to look up, and the rule that must be found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,22 +54,17 @@ pub fn run(rules: &Path, keys: &Path, json: bool) -> Result<(), Error> {
     let list = parse_rules(&read(rules)?, rules)?;
     let keys = parse_keys(&read(keys)?, keys)?;
     let figures = measure(&list, &keys)?;
-    if json {
-        let mut answer = serde_json::json!(figures);
-        answer["schema"] = "margay.bench-acl/1".into();
-        println!("{answer}");
-    } else {
-        println!("rules               {}", figures.rules);
-        println!("keys                {}", figures.keys);
-        println!("lookups per second  {:.1} M", figures.lookups_per_second / 1e6);
-        println!("load                {:.4} s", figures.load_seconds);
-        println!(
-            "image               {:.1} KiB",
-            figures.image_bytes as f64 / 1024.0
-        );
-        println!("held in all         {:.1} KiB", figures.bytes as f64 / 1024.0);
-        println!("mismatches          {}", figures.mismatches);
-    }
+    let [load, image, bytes] = cost(figures.load_seconds, figures.image_bytes, figures.bytes);
+    let rows = [
+        ("rules", figures.rules.to_string()),
+        ("keys", figures.keys.to_string()),
+        ("lookups per second", millions(figures.lookups_per_second)),
+        load,
+        image,
+        bytes,
+        ("mismatches", figures.mismatches.to_string()),
+    ];
+    answer(&figures, "margay.bench-acl/1", json, &rows);
     Ok(())
 }
 

@@ -19,7 +19,7 @@ use forwarder::path::BURST;
 use forwarder::path::offline::Offline;
 use forwarder::{PortAttrs, PortId, Settings};
 
-use super::{Error, read};
+use super::{Error, answer, cost, millions, read};
 
 /// Rounds of a measurement; the best one counts.
 const ROUNDS: usize = 7;
@@ -77,23 +77,21 @@ pub fn run(prefixes: &Path, rules: &Path, keys: &Path, json: bool) -> Result<(),
             .map_err(|_| format!("`{line}` is not an address"))
     })?;
     let figures = measure(&prefixes, &list, &keys)?;
-    if json {
-        let mut answer = serde_json::json!(figures);
-        answer["schema"] = "margay.bench-forward/1".into();
-        println!("{answer}");
-    } else {
-        println!("prefixes            {}", figures.prefixes);
-        println!("rules               {}", figures.rules);
-        println!("keys                {}", figures.keys);
-        println!("packets per second  {:.2} M", figures.packets_per_second / 1e6);
-        println!("forwarded, dropped  {}, {}", figures.forwarded, figures.dropped);
-        println!("load                {:.4} s", figures.load_seconds);
-        println!(
-            "image               {:.1} KiB",
-            figures.image_bytes as f64 / 1024.0
-        );
-        println!("held in all         {:.1} KiB", figures.bytes as f64 / 1024.0);
-    }
+    let [load, image, bytes] = cost(figures.load_seconds, figures.image_bytes, figures.bytes);
+    let rows = [
+        ("prefixes", figures.prefixes.to_string()),
+        ("rules", figures.rules.to_string()),
+        ("keys", figures.keys.to_string()),
+        ("packets per second", millions(figures.packets_per_second)),
+        (
+            "forwarded, dropped",
+            format!("{}, {}", figures.forwarded, figures.dropped),
+        ),
+        load,
+        image,
+        bytes,
+    ];
+    answer(&figures, "margay.bench-forward/1", json, &rows);
     Ok(())
 }
 

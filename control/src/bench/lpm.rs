@@ -7,10 +7,22 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use classifier::lpm::{Addr, BURST, IpPrefix, MAX_VALUE, NO_ROUTE, Prefix, Table, TableReader, Value};
+use classifier::lpm::{
+    self, Addr, BURST, IpPrefix, LpmError, MAX_VALUE, NO_ROUTE, Prefix, Table, TableReader, Value,
+};
 use classifier::qsbr::{Domain, Reader};
 
-use super::{Error, read};
+use super::{Error, answer, cost, millions, read};
+
+/// Which image answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Engine {
+    /// The default: a direct table with compressed leaves, or tables and lists for IPv6.
+    #[default]
+    Compressed,
+    /// DIR-24-8, the baseline; IPv4 only.
+    Dir24,
+}
 
 /// What was measured.
 #[derive(Debug, Clone, Copy, serde::Serialize)]
@@ -58,46 +70,51 @@ const LEAST: Duration = Duration::from_millis(400);
 ///
 /// # Errors
 /// A file that cannot be read, or a line that is not in the format.
-pub fn run(prefixes: &Path, keys: &Path, json: bool) -> Result<(), Error> {
+pub fn run(prefixes: &Path, keys: &Path, engine: Engine, json: bool) -> Result<(), Error> {
     let routes = parse_prefixes(&read(prefixes)?, prefixes)?;
     let figures = match parse_keys(&read(keys)?, keys)? {
-        Keys::V4(keys) => measure(routes.v4, &keys),
-        Keys::V6(keys) => measure(routes.v6, &keys),
+        Keys::V4(keys) => measure(routes.v4, &keys, engine),
+        Keys::V6(keys) => measure(routes.v6, &keys, engine),
     }?;
-    if json {
-        let mut answer = serde_json::json!(figures);
-        answer["schema"] = "margay.bench-lpm/1".into();
-        println!("{answer}");
-    } else {
-        println!("prefixes            {}", figures.prefixes);
-        println!("keys                {}", figures.keys);
-        println!("lookups per second  {:.1} M", figures.lookups_per_second / 1e6);
-        println!("load                {:.4} s", figures.load_seconds);
-        println!(
-            "image               {:.2} MiB",
-            figures.image_bytes as f64 / 1048576.0
-        );
-        println!("held in all         {:.2} MiB", figures.bytes as f64 / 1048576.0);
-        println!("digest              {}", figures.digest);
-    }
+    let [load, image, bytes] = cost(figures.load_seconds, figures.image_bytes, figures.bytes);
+    let rows = [
+        ("prefixes", figures.prefixes.to_string()),
+        ("keys", figures.keys.to_string()),
+        ("lookups per second", millions(figures.lookups_per_second)),
+        load,
+        image,
+        bytes,
+        ("digest", figures.digest.to_string()),
+    ];
+    answer(&figures, "margay.bench-lpm/1", json, &rows);
     Ok(())
 }
 
 /// Loads a table, adds the digest up and measures look-ups in bursts of 64 on the calling core.
 ///
 /// # Errors
-/// A table that does not fit; no keys.
-pub fn measure<A: Addr>(routes: Vec<(Prefix<A>, Value)>, keys: &[A]) -> Result<Figures, Error> {
+/// A table that does not fit; no keys; DIR-24-8 for IPv6.
+pub fn measure<A: Addr>(
+    routes: Vec<(Prefix<A>, Value)>,
+    keys: &[A],
+    engine: Engine,
+) -> Result<Figures, Error> {
     if keys.is_empty() {
         return Err(Error::Failed("the key file holds no address".into()));
     }
+    if engine == Engine::Dir24 && A::BITS != 32 {
+        return Err(Error::Failed("dir24 is for IPv4; these keys are IPv6".into()));
+    }
+    let failed = |error: LpmError| Error::Failed(error.to_string());
     let prefixes = routes.len();
     let domain = Domain::new();
-    let mut table = Table::new(&domain);
+    let engine = match engine {
+        Engine::Compressed => lpm::Engine::Compressed,
+        Engine::Dir24 => lpm::Engine::Dir24,
+    };
+    let mut table = Table::with_engine(&domain, engine).map_err(failed)?;
     let start = Instant::now();
-    table
-        .load(routes)
-        .map_err(|error| Error::Failed(error.to_string()))?;
+    table.load(routes).map_err(failed)?;
     let load_seconds = start.elapsed().as_secs_f64();
     let (mut worker, reader) = (domain.register(), table.reader());
     let digest = digest(&mut worker, &reader, keys);
@@ -234,15 +251,24 @@ mod tests {
         let Keys::V4(keys) = parse_keys("10.0.0.1\n10.1.0.1\n1.1.1.1\n200.1.1.1\n", path).unwrap() else {
             panic!("IPv4 keys")
         };
-        let figures = measure(routes.v4, &keys).unwrap();
-        assert_eq!(
-            (figures.prefixes, figures.keys, figures.digest),
-            (3, 4, 1 + 6 + 5)
-        );
+        for engine in [Engine::Compressed, Engine::Dir24] {
+            let figures = measure(routes.v4.clone(), &keys, engine).unwrap();
+            assert_eq!(
+                (figures.prefixes, figures.keys, figures.digest),
+                (3, 4, 1 + 6 + 5)
+            );
+        }
         let Keys::V6(keys) = parse_keys("2001:db8::1\n::1\n", path).unwrap() else {
             panic!("IPv6 keys")
         };
-        assert_eq!(measure(routes.v6, &keys).unwrap().digest, 2);
+        assert_eq!(
+            measure(routes.v6.clone(), &keys, Engine::Compressed)
+                .unwrap()
+                .digest,
+            2
+        );
+        let error = measure(routes.v6, &keys, Engine::Dir24).unwrap_err();
+        assert_eq!(error.to_string(), "dir24 is for IPv4; these keys are IPv6");
     }
 
     #[test]
@@ -260,6 +286,6 @@ mod tests {
             "routes.txt:2: keys are of one family; this one is of the other"
         );
         assert_eq!(error("1.1.1\n"), "routes.txt:1: '1.1.1' is not an address");
-        assert!(measure::<u32>(Vec::new(), &[]).is_err());
+        assert!(measure::<u32>(Vec::new(), &[], Engine::Compressed).is_err());
     }
 }

@@ -42,3 +42,52 @@ pub fn read(path: &Path) -> Result<String, Error> {
         source,
     })
 }
+
+/// Prints what was measured: one JSON object of that schema, or the rows, each a name and a text.
+fn answer(figures: &impl serde::Serialize, schema: &str, json: bool, rows: &[(&str, String)]) {
+    if json {
+        let mut answer = serde_json::json!(figures);
+        answer["schema"] = schema.into();
+        println!("{answer}");
+    } else {
+        for (name, text) in rows {
+            println!("{name:<20}{text}");
+        }
+    }
+}
+
+/// A size for people: KiB below 10 MiB, else MiB.
+fn size(bytes: usize) -> String {
+    let kibibytes = bytes as f64 / 1024.0;
+    if kibibytes < 10_240.0 {
+        format!("{kibibytes:.1} KiB")
+    } else {
+        format!("{:.2} MiB", kibibytes / 1024.0)
+    }
+}
+
+/// The rows that all benchmarks end with: what the tables cost.
+fn cost(load_seconds: f64, image_bytes: usize, bytes: usize) -> [(&'static str, String); 3] {
+    [
+        ("load", format!("{load_seconds:.4} s")),
+        ("image", size(image_bytes)),
+        ("held in all", size(bytes)),
+    ]
+}
+
+/// A row of millions a second.
+fn millions(rate: f64) -> String {
+    format!("{:.1} M", rate / 1e6)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_rates() {
+        assert_eq!([512, 10 << 20].map(size), ["0.5 KiB", "10.00 MiB"]);
+        assert_eq!(millions(12_340_000.0), "12.3 M");
+        assert_eq!(cost(0.25, 1024, 2048)[2].1, "2.0 KiB");
+    }
+}

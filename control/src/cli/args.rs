@@ -349,6 +349,9 @@ pub enum BenchCommand {
         /// Destinations of one family, one a line
         #[arg(long, value_name = "FILE")]
         keys: PathBuf,
+        /// Which image answers: the default one, or DIR-24-8 (IPv4 only)
+        #[arg(long, value_enum, default_value_t)]
+        engine: crate::bench::lpm::Engine,
     },
     /// The whole way of a packet, in memory
     Forward {

@@ -383,7 +383,11 @@ fn explain_cases(cli: &Cli, out: &mut impl Write, file: &Path) -> Exit {
 fn bench(cli: &Cli, command: &BenchCommand) -> Exit {
     let result = match command {
         BenchCommand::Acl { rules, keys } => crate::bench::acl::run(rules, keys, cli.json),
-        BenchCommand::Lpm { prefixes, keys } => crate::bench::lpm::run(prefixes, keys, cli.json),
+        BenchCommand::Lpm {
+            prefixes,
+            keys,
+            engine,
+        } => crate::bench::lpm::run(prefixes, keys, *engine, cli.json),
         BenchCommand::Forward {
             prefixes,
             rules,

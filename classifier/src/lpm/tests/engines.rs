@@ -62,7 +62,7 @@ impl Wide for u128 {
 
 /// A table and its twin, changed together.
 pub(super) struct Pair<A: Wide> {
-    domain: Domain,
+    pub(super) domain: Domain,
     pub(super) table: Table<A>,
     twin: trie::Table<A>,
     /// Prefixes that were ever used: the places worth looking at.
@@ -73,6 +73,11 @@ impl<A: Wide> Pair<A> {
     pub(super) fn new(engine: Engine) -> Self {
         let domain = Domain::new();
         let table = Table::with_engine(&domain, engine).unwrap();
+        Self::of(domain, table)
+    }
+
+    /// An empty table of the domain with a twin.
+    pub(super) fn of(domain: Domain, table: Table<A>) -> Self {
         let twin = trie::Table::new(&Domain::new());
         Self {
             domain,
@@ -83,19 +88,23 @@ impl<A: Wide> Pair<A> {
     }
 
     pub(super) fn change(&mut self, prefix: Prefix<A>, value: Option<Value>) {
+        self.try_change(prefix, value).unwrap();
+    }
+
+    /// Changes both, or neither when the table refuses.
+    pub(super) fn try_change(&mut self, prefix: Prefix<A>, value: Option<Value>) -> Result<(), LpmError> {
         self.seen.insert(prefix);
-        let (was, expected) = match value {
-            Some(value) => (
-                self.table.insert(prefix, value).unwrap(),
-                self.twin.insert(prefix, value).unwrap(),
-            ),
-            None => (
-                self.table.remove(prefix).unwrap(),
-                self.twin.remove(prefix).unwrap(),
-            ),
+        let was = match value {
+            Some(value) => self.table.insert(prefix, value)?,
+            None => self.table.remove(prefix)?,
+        };
+        let expected = match value {
+            Some(value) => self.twin.insert(prefix, value).unwrap(),
+            None => self.twin.remove(prefix).unwrap(),
         };
         assert_eq!(was, expected, "value of {prefix} before the change");
         assert_eq!(self.table.len(), self.twin.len());
+        Ok(())
     }
 
     /// Compares the answers at every edge of every prefix, and at `extra`.
@@ -224,7 +233,7 @@ fn long_histories_dir24() {
     history::<u32>(0x51ed_270b, Engine::Dir24, 80);
 }
 
-/// Many runs in one place: search nodes grow into tables and the tables go again.
+/// Many runs in one place: lists grow into tables and the tables go again.
 #[test]
 fn crowded_slots() {
     let mut random = Random(99);
@@ -352,62 +361,6 @@ fn churn_gives_memory_back() {
         after < before * 3 / 2,
         "image grew from {before} to {after} bytes under churn"
     );
-}
-
-#[test]
-fn what_is_refused_changes_nothing() {
-    for engine in [Engine::Compressed, Engine::Dir24] {
-        let domain = Domain::new();
-        let mut table = Table::<u32>::with_engine(&domain, engine).unwrap();
-        let prefix = Prefix::new(0x0a00_0000, 8).unwrap();
-        table.add(prefix, 1).unwrap();
-        assert_eq!(
-            table.add(prefix, 2),
-            Err(LpmError::Duplicate("10.0.0.0/8".into()))
-        );
-        assert_eq!(
-            table.insert(prefix, MAX_VALUE + 1),
-            Err(LpmError::Value(MAX_VALUE + 1))
-        );
-        assert_eq!(
-            table.load([(prefix, 3), (prefix, 4)]),
-            Err(LpmError::Duplicate("10.0.0.0/8".into()))
-        );
-        assert_eq!(table.load([(prefix, NO_ROUTE)]), Err(LpmError::Value(NO_ROUTE)));
-        assert_eq!(table.remove(Prefix::new(0, 8).unwrap()), Ok(None));
-        assert_eq!(table.lookup(0x0a01_0203), Some((prefix, 1)));
-        let worker = domain.register();
-        assert_eq!(table.reader().lookup(&worker.online(), 0x0a01_0203), 1);
-    }
-}
-
-/// An image that cannot take more says so, keeps what it has, and goes on when there is room again.
-#[test]
-fn out_of_memory_is_an_error_and_changes_nothing() {
-    let mut pair = Pair::<u32>::new(Engine::Dir24);
-    // Each /32 in a /24 of its own takes a kilobyte; the image has room for 131,072 of them.
-    let mut full = None;
-    for at in 0..200_000u32 {
-        let prefix = Prefix::covering(at << 8 | 1, 32);
-        match pair.table.insert(prefix, at) {
-            Ok(_) => {}
-            Err(error) => {
-                assert_eq!(error, LpmError::Memory);
-                full = Some(at);
-                break;
-            }
-        }
-    }
-    let full = full.expect("the image has an end");
-    assert_eq!(pair.table.get(Prefix::covering(full << 8 | 1, 32)), None);
-    assert_eq!(pair.table.len(), full as usize);
-    let worker = pair.domain.register();
-    let reader = pair.table.reader();
-    assert_eq!(reader.lookup(&worker.online(), full << 8 | 1), NO_ROUTE);
-    assert_eq!(reader.lookup(&worker.online(), (full - 1) << 8 | 1), full - 1);
-    drop(worker);
-    pair.table.remove(Prefix::covering(1, 32)).unwrap();
-    pair.table.insert(Prefix::covering(full << 8 | 1, 32), 5).unwrap();
 }
 
 proptest! {
