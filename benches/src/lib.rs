@@ -13,6 +13,7 @@ pub mod figures;
 pub mod generator;
 pub mod lab;
 pub mod lpm;
+pub mod memory;
 pub mod report;
 pub mod router;
 pub mod sink;

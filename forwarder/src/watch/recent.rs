@@ -57,8 +57,15 @@ pub struct Recent {
     written: AtomicU64,
 }
 
+impl Default for Recent {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Recent {
-    pub(super) fn new() -> Self {
+    /// An empty ring.
+    pub fn new() -> Self {
         Self {
             entries: (0..KEPT).map(|_| Entry::default()).collect(),
             written: AtomicU64::new(0),
@@ -67,15 +74,7 @@ impl Recent {
 
     /// Keeps a dropped packet, in place of the oldest one. Only the ring's worker may call this.
     #[inline]
-    pub(crate) fn keep(
-        &self,
-        time: u64,
-        port: PortId,
-        reason: Reason,
-        rule: Decided,
-        len: u32,
-        bytes: &[u8],
-    ) {
+    pub fn keep(&self, time: u64, port: PortId, reason: Reason, rule: Decided, len: u32, bytes: &[u8]) {
         let number = self.written.load(Ordering::Relaxed);
         let entry = &self.entries[number as usize % KEPT];
         entry.version.store(number * 2 + 1, Ordering::Relaxed);
