@@ -143,6 +143,9 @@ pub(super) fn capture(cli: &Cli, out: &mut impl Write, command: &CaptureCommand)
     };
     stop_on_interrupt(client.stream()?)?;
     let mut kept = Kept::new(cli, sink, begin)?;
+    if !cli.json {
+        eprintln!("capturing, until interrupted or the limit is reached");
+    }
     let broken = loop {
         match client.line() {
             Ok(Some(event)) => kept.event(&event)?,

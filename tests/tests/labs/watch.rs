@@ -8,10 +8,11 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tests::host::finish;
@@ -35,9 +36,6 @@ acl = { egress = "to-a" }
 [[port]]
 name = "cali-b"
 role = "workload"
-[icmp]
-rate = 1
-burst = 1
 "#;
 
 const EDGE: &str = r#"
@@ -78,7 +76,7 @@ const A4: Ipv4Addr = Ipv4Addr::new(10, 65, 0, 2);
 const U6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2);
 const A6: Ipv6Addr = Ipv6Addr::new(0xfd65, 0, 0, 0, 0, 0, 0, 2);
 
-fn build(name: &str) -> Option<(Node, Host, Host, Arc<Margay>)> {
+fn build(name: &str, more: &str) -> Option<(Node, Host, Host, Arc<Margay>)> {
     let net = node(name)?;
     let (a, b) = (net.container("a", 2), net.container("b", 3));
     net.r
@@ -87,7 +85,8 @@ fn build(name: &str) -> Option<(Node, Host, Host, Arc<Margay>)> {
           ip route add prohibit 198.51.100.32/28
           ip link add nop0 type veth peer name nop1; ip link set nop0 up; ip link set nop1 up
           ip route add 198.51.100.48/28 dev nop0");
-    let margay = Margay::start_with(&net.lab, &net.r, PORTS, &[("edge", EDGE), ("a", TO_A)]);
+    let ports = format!("{PORTS}{more}");
+    let margay = Margay::start_with(&net.lab, &net.r, &ports, &[("edge", EDGE), ("a", TO_A)]);
     for port in ["up0", "cali-a", "cali-b"] {
         margay.has_port(port);
     }
@@ -324,7 +323,7 @@ fn background(margay: &Margay, name: &str, words: &str) -> Arc<tests::host::Prog
 
 #[test]
 fn every_drop_is_explained_traced_captured_and_kept() {
-    let Some((net, a, b, margay)) = build("watch") else {
+    let Some((net, a, b, margay)) = build("watch", "") else {
         return;
     };
     net.r.sh("ip link set cali-a mtu 1280");
@@ -455,7 +454,7 @@ fn every_drop_is_explained_traced_captured_and_kept() {
 
 #[test]
 fn waiting_and_limits_are_seen_as_well() {
-    let Some((net, _a, _b, margay)) = build("watchwait") else {
+    let Some((net, _a, _b, margay)) = build("watchwait", "[icmp]\nrate = 1\nburst = 1\n") else {
         return;
     };
     let wire = Wire::open(&net.u, "r0");
@@ -532,6 +531,348 @@ fn waiting_and_limits_are_seen_as_well() {
             .count()
             == 12,
         "{kept}"
+    );
+    margay.check_sums();
+}
+
+/// `--expect` and `--cases` for scripts, and what explain tells besides the verdict.
+#[test]
+fn explain_is_for_scripts_too() {
+    let Some((net, _a, _b, margay)) = build("watchcases", "") else {
+        return;
+    };
+    let flow = "explain --in up0 --from 10.0.0.2 --to 10.65.0.2 --proto udp --dport";
+    for (port, expect, code) in [
+        (53, "allow", 0),
+        (53, "deny", 7),
+        (7, "deny", 0),
+        (7, "allow", 7),
+        (1000, "deny", 0),
+    ] {
+        let done = margay.run(&format!("{flow} {port} --expect {expect}"));
+        assert_eq!(done.code, code, "{port} {expect}: {done:?}");
+    }
+    let said = margay.json(&format!("{flow} 53"));
+    assert_eq!(said["neighbour"]["address"], "10.65.0.2", "{said}");
+    assert_eq!(said["neighbour"]["dev"], "cali-a");
+    assert!(
+        ["reachable", "stale", "delay", "probe", "permanent"]
+            .contains(&said["neighbour"]["state"].as_str().unwrap_or("")),
+        "{said}"
+    );
+    assert_eq!(
+        (&said["mtu"], &said["anti_spoofing"]["mode"], &said["member"]),
+        (&1500.into(), &"off".into(), &Value::Null)
+    );
+    // The rule that would have let it through differs in one field.
+    let near = &margay.json(&format!("{flow} 1000"))["nearest_allow"];
+    assert_eq!(
+        (&near["acl"], &near["differs"]),
+        (&"to-a".into(), &serde_json::json!(["dport"])),
+        "{near}"
+    );
+    let text = margay.run(&format!("{flow} 1000")).out;
+    for word in [
+        "drop: acl_egress",
+        "to-a rule 1 deny (",
+        "but for dport",
+        "neighbour     10.65.0.2 dev cali-a",
+        "MTU           1500",
+    ] {
+        assert!(text.contains(word), "{word:?} in {text}");
+    }
+    // Two ways to one prefix: each flow keeps to its member, and both members are used.
+    net.r
+        .sh("ip route add 198.51.100.128/25 nexthop via 10.0.0.2 nexthop via 10.65.0.3 dev cali-b onlink");
+    margay.mirrors_kernel();
+    let member = |port: u16| {
+        let said = margay.json(&format!(
+            "explain --in up0 --from 10.0.0.2 --to 198.51.100.129 --proto udp --sport {port}"
+        ));
+        assert_eq!(said["member"]["of"], 2, "{said}");
+        (
+            said["member"]["number"].as_u64(),
+            said["egress_port"].as_str().map(str::to_owned),
+        )
+    };
+    let seen: std::collections::BTreeSet<_> = (1..40).map(member).collect();
+    assert_eq!(seen.len(), 2, "{seen:?}");
+    assert_eq!(member(7), member(7));
+
+    let file = margay.host().directory().join("policy.cases");
+    let good = "# what the policy is\n--from 10.0.0.2 --to 10.65.0.2 --in up0 --proto udp --dport 53 --expect allow\n\
+                --from 10.0.0.2 --to 10.65.0.2 --in up0 --proto udp --dport 7 --expect deny\n";
+    std::fs::write(&file, good).expect("the lab's directory can be written");
+    let words = format!("explain --cases {}", file.display());
+    let answer = margay.json(&words);
+    assert_eq!((&answer["missed"], list(&answer, "cases").len()), (&0.into(), 2));
+    std::fs::write(&file, format!("{good}{}", good.replace("deny", "allow"))).expect("written");
+    let done = margay.run(&words);
+    assert_eq!(done.code, 7, "{done:?}");
+    assert!(
+        done.out
+            .contains("policy.cases:6: not as expected: drop: acl_ingress")
+            && done.out.contains("4 cases, 1 not as expected"),
+        "{done:?}"
+    );
+    std::fs::write(&file, "--from 10.0.0.2 --expect deny\n").expect("written");
+    let done = margay.run(&words);
+    assert!(done.code == 2 && done.err.contains("policy.cases:1:"), "{done:?}");
+}
+
+/// The filter of both commands, limits, the snap length, an answer at tx, and a pipe to tshark.
+#[test]
+fn captures_are_limited_filtered_and_piped() {
+    let Some((net, _a, _b, margay)) = build("capture", "") else {
+        return;
+    };
+    for command in ["trace", "capture --at rx -w /dev/null", "drops last 3"] {
+        let done = margay.run(&format!("{command} host 10.0.0.2 and prot 80"));
+        assert_eq!(done.code, 2, "{done:?}");
+        assert!(
+            done.err
+                .contains("host 10.0.0.2 and prot 80\n                    ^^^^")
+                && done.err.contains("`proto`"),
+            "{}",
+            done.err
+        );
+        let done = margay.run(&format!("-j {command} host 10.0.0.2 and prot 80"));
+        assert!(
+            done.code == 2 && done.err.contains("character 19"),
+            "{}",
+            done.err
+        );
+    }
+    assert_eq!(margay.run("capture --at rx --port nosuch -w /dev/null").code, 3);
+    assert_eq!(margay.run("capture --at nowhere -w /dev/null").code, 2);
+
+    let wire = Wire::open(&net.u, "r0");
+    let (router, host) = (net.r.mac("up0"), net.u.mac("r0"));
+    let send = |ttl, port| {
+        let packet = ipv4(U4, A4, ttl, 17, &udp(None, 9, port, &[7; 400]));
+        wire.send(&ethernet(router, host, 0x0800, &packet));
+    };
+    // The limit ends it; what the filter does not match does not count.
+    let file = margay.host().directory().join("limited.pcapng");
+    let capture = background(
+        &margay,
+        "limited",
+        &format!(
+            "capture --port cali-a --at tx -c 3 -S 100 -w {} udp and dst port 53",
+            file.display()
+        ),
+    );
+    wait_for("it captures", LIMIT, || {
+        send(64, 54);
+        send(64, 53);
+        capture.exited()
+    });
+    assert_eq!(capture.exited(), Some(0), "{}", capture.log());
+    let seen = tshark(&file);
+    assert_eq!(seen.len(), 3, "{seen:?}");
+    for (interface, comment, length) in &seen {
+        assert_eq!(
+            (interface.as_str(), *length),
+            ("cali-a", 442),
+            "the whole length is told"
+        );
+        assert_eq!(
+            comment,
+            "at=tx verdict=forward ingress_rule=edge default allow egress_rule=to-a default allow"
+        );
+    }
+    let bytes = std::fs::metadata(&file).expect("the file is there").len();
+    assert!(
+        bytes < 3 * 300 + 500,
+        "100 bytes of each packet are kept: {bytes}"
+    );
+
+    // An answer leaves by the port that its cause came in by; tshark reads it from a pipe.
+    let out = margay.host().directory().join("piped");
+    let line = format!(
+        "sh -c '{} --socket {} capture --port up0 --at rx,tx -c 2 -w - icmp or udp | tshark -r - -T fields -e frame.interface_name -e frame.comment -e ip.src >{}'",
+        program("margay").display(),
+        margay.socket().display(),
+        out.display()
+    );
+    let piped = margay.host().spawn("piped", &line);
+    wait_for("tshark has read two packets", LIMIT, || {
+        send(1, 53);
+        std::thread::sleep(Duration::from_millis(300));
+        piped.exited()
+    });
+    let read = std::fs::read_to_string(&out).expect("what tshark printed");
+    let rows: Vec<&str> = read.lines().collect();
+    assert!(
+        rows.len() == 2
+            && rows[0].starts_with("up0\tat=rx verdict=reply reason=ttl_exceeded")
+            && rows[0].ends_with("10.0.0.2"),
+        "{read}"
+    );
+    assert!(
+        rows[1].starts_with("up0\tat=tx verdict=reply reason=ttl_exceeded")
+            && rows[1].contains("originated\t10.0.0.1"),
+        "{read}"
+    );
+
+    // What is forwarded, stage by stage.
+    let trace = background(&margay, "trace", "trace -n 1 udp and dst port 2000");
+    wait_for("one packet is traced", LIMIT, || {
+        send(64, 2000);
+        trace.exited()
+    });
+    let log = trace.log();
+    for word in [
+        "udp 10.0.0.2:9 > 10.65.0.2:2000",
+        "ingress_acl  edge default allow",
+        "ttl          64, leaves as 63",
+        "route        10.65.0.2/32 table 254",
+        "next_hop     via 10.65.0.2 at ",
+        "egress_acl   to-a rule 0 allow (",
+        "send         to the TX ring of cali-a",
+        "= forward",
+    ] {
+        assert!(log.contains(word), "{word:?} in {log}");
+    }
+    // Seconds in which something was dropped.
+    let watch = background(&margay, "watch", "-j drops watch");
+    wait_for("drops are told", LIMIT, || {
+        send(64, 7);
+        std::thread::sleep(Duration::from_millis(100));
+        watch.log().contains("acl_ingress")
+    });
+    watch.end();
+    let lines = schema::check_lines("drops watch", &watch.log());
+    let row = list(&lines[0], "drops")
+        .iter()
+        .find(|row| row["reason"] == "acl_ingress")
+        .expect("it is there");
+    assert!(
+        row["rate"].as_f64() > Some(0.0)
+            && row["top_source"]["address"] == "10.0.0.2"
+            && row["last"]["rule"]["acl"] == "edge",
+        "{row}"
+    );
+    let drops = margay.json("drops");
+    let row = list(&drops, "drops")
+        .iter()
+        .find(|row| row["reason"] == "acl_ingress")
+        .expect("it is there");
+    assert_eq!(row["top_source"]["address"], "10.0.0.2", "{row}");
+    let text = margay.run("drops last 1 -x").out;
+    assert!(
+        text.contains("up0 acl_ingress by edge rule 0 deny (") && text.contains("\n  0x0000:  "),
+        "{text}"
+    );
+    margay.check_sums();
+}
+
+/// Datagrams with sequence numbers, sent as evenly as a busy machine lets them, for as long as `time`; how many.
+fn flood(from: &Host, to: Ipv4Addr, rate: u64, time: Duration) -> u64 {
+    let socket = from
+        .enter(|| UdpSocket::bind("0.0.0.0:0"))
+        .expect("a UDP port is free");
+    let begun = Instant::now();
+    let mut sent = 0_u64;
+    while begun.elapsed() < time {
+        let due = (begun.elapsed().as_secs_f64() * rate as f64) as u64;
+        while sent < due {
+            socket
+                .send_to(&sent.to_be_bytes(), (to, 5353))
+                .expect("the link is up");
+            sent += 1;
+        }
+        std::thread::sleep(Duration::from_micros(500));
+    }
+    sent
+}
+
+/// 20,000 packets a second, captured for a client that does not read for seconds: its ring overflows, and the losses are counted to
+/// the packet; the data path loses none, and every sequence number arrives.
+#[test]
+fn a_capture_loses_its_own_packets_only() {
+    let Some((net, a, _b, margay)) = build("capflood", "") else {
+        return;
+    };
+    let receiver = a
+        .enter(|| UdpSocket::bind("0.0.0.0:5353"))
+        .expect("a UDP port is free");
+    receiver
+        .set_read_timeout(Some(Duration::from_secs(1)))
+        .expect("a time limit can be set");
+    let file = margay.host().directory().join("flood.pcapng");
+    let line = format!(
+        "sh -c '{} --socket {} capture --port up0 --at rx -w - udp and dst port 5353 | (sleep 6; cat >{})'",
+        program("margay").display(),
+        margay.socket().display(),
+        file.display()
+    );
+    let capture = margay.host().spawn("capture", &line);
+    wait_for("it has begun", LIMIT, || capture.log().contains("capturing"));
+    let before = margay.port("cali-a", "tx_packets");
+    let (sent, received) = std::thread::scope(|scope| {
+        let reading = scope.spawn(|| {
+            let mut seen = std::collections::BTreeSet::new();
+            let mut buffer = [0; 8];
+            while receiver.recv(&mut buffer).is_ok() {
+                assert!(seen.insert(u64::from_be_bytes(buffer)), "no packet comes twice");
+            }
+            seen.len() as u64
+        });
+        let sent = flood(&net.u, A4, 20_000, Duration::from_secs(4));
+        (sent, reading.join().expect("the receiver does not panic"))
+    });
+    assert!(sent > 40_000, "only {sent} packets were sent");
+    let missed = margay.drops("rx_no_frame") + margay.drops("rx_ring_full");
+    let forwarded = margay.port("cali-a", "tx_packets") - before;
+    assert!(
+        forwarded + missed >= sent,
+        "{forwarded} of {sent} forwarded, {missed} never received"
+    );
+    // What the receiver's own socket had no room for, the kernel counts there.
+    let full: u64 = {
+        let snmp = a.sh("grep ^Udp: /proc/net/snmp | tail -1");
+        snmp.split_whitespace()
+            .nth(5)
+            .and_then(|count| count.parse().ok())
+            .expect("RcvbufErrors")
+    };
+    assert!(
+        received + full + missed >= sent,
+        "{received} of {sent} arrived, {full} met a full socket, {missed} were never received"
+    );
+    // Losses are told at most once a second: when no more are told, all that was kept has been read.
+    let mut last = (String::new(), Instant::now());
+    wait_for("its client catches up", LIMIT, || {
+        let log = capture.log();
+        if log != last.0 {
+            last = (log, Instant::now());
+        }
+        file.exists() && last.0.contains("lost so far") && last.1.elapsed() > Duration::from_secs(3)
+    });
+    let client = program("margay").canonicalize().expect("it runs");
+    margay.host().sh(&format!(
+        "for p in $(ip netns pids {}); do [ \"$(readlink /proc/$p/exe)\" != {} ] || kill -INT $p; done",
+        margay.host().netns(),
+        client.display()
+    ));
+    wait_for("the capture ends", LIMIT, || capture.exited());
+    let log = capture.log();
+    let summary = log
+        .lines()
+        .find(|line| line.contains("packets captured"))
+        .unwrap_or_else(|| panic!("{log}"));
+    let numbers: Vec<u64> = summary
+        .split(|c: char| !c.is_ascii_digit())
+        .filter_map(|word| word.parse().ok())
+        .collect();
+    let seen = tshark(&file).len() as u64;
+    assert_eq!(numbers[0], seen, "{summary}");
+    assert!(numbers[1] > 0, "its ring was full: {summary}");
+    assert_eq!(
+        numbers[0] + numbers[1] + missed,
+        sent,
+        "every packet is captured or counted as lost: {summary}, {missed} never received"
     );
     margay.check_sums();
 }
