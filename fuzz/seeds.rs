@@ -8,6 +8,9 @@ use std::path::Path;
 
 #[path = "../classifier/tests/support/capture.rs"]
 mod capture;
+#[path = "../control/tests/property/netlink.rs"]
+#[allow(dead_code)]
+mod netlink;
 #[path = "../control/tests/property/samples.rs"]
 mod samples;
 
@@ -30,6 +33,9 @@ fn main() -> Result<()> {
     }
     for (number, filter) in samples::FILTERS.iter().enumerate() {
         write("filter", number, filter.as_bytes())?;
+    }
+    for (number, messages) in netlink::samples().iter().enumerate() {
+        write("netlink", number, messages)?;
     }
     write("configuration", 0, samples::CONFIGURATION.as_bytes())?;
     write("access_lists", 0, samples::LISTS.as_bytes())

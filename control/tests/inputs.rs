@@ -6,8 +6,12 @@ use property::samples::{CONFIGURATION, FILTERS, LISTS, REQUESTS, SCRAPES};
 use proptest::prelude::*;
 
 /// The text with some bytes overwritten and cut off somewhere.
-fn changed(text: &str, changes: &[(prop::sample::Index, u8)], cut: prop::sample::Index) -> Vec<u8> {
-    let mut bytes = text.as_bytes().to_vec();
+fn changed(
+    text: impl AsRef<[u8]>,
+    changes: &[(prop::sample::Index, u8)],
+    cut: prop::sample::Index,
+) -> Vec<u8> {
+    let mut bytes = text.as_ref().to_vec();
     for (at, byte) in changes {
         let at = at.index(bytes.len());
         bytes[at] = *byte;
@@ -45,6 +49,17 @@ proptest! {
     }
 
     #[test]
+    fn netlink_noise(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        property::netlink::run(&bytes);
+    }
+
+    #[test]
+    fn changed_netlink(which: prop::sample::Index, changes in prop::collection::vec(any::<(prop::sample::Index, u8)>(), 0..4), cut: prop::sample::Index) {
+        let samples = property::netlink::samples();
+        property::netlink::run(&changed(&samples[which.index(samples.len())], &changes, cut));
+    }
+
+    #[test]
     fn changed_lists(changes in prop::collection::vec(any::<(prop::sample::Index, u8)>(), 0..4), cut: prop::sample::Index) {
         let dir = tempfile::tempdir().expect("a temporary folder");
         property::access_lists(&changed(LISTS, &changes, cut), &dir.path().join("lists.toml"));
@@ -58,6 +73,9 @@ proptest! {
 
 #[test]
 fn the_unchanged_inputs_are_good() {
+    property::netlink::samples()
+        .iter()
+        .for_each(|input| property::netlink::run(input));
     control::config::parse(CONFIGURATION, std::path::Path::new("/etc/margay")).expect("a good configuration");
     let dir = tempfile::tempdir().expect("a temporary folder");
     let file = dir.path().join("lists.toml");

@@ -23,6 +23,9 @@ pub struct Problem {
     pub hint: Option<String>,
 }
 
+/// As many problems of a file as are told at once; the others come to light when these are mended.
+const MOST_PROBLEMS: usize = 100;
+
 /// The text of a file and the problems found in it so far.
 pub(crate) struct Source<'s> {
     text: &'s str,
@@ -46,6 +49,11 @@ impl<'s> Source<'s> {
             .count()
     }
 
+    /// Whether no more problems are kept: a file that is no configuration at all has one in every line.
+    fn is_full(&self) -> bool {
+        self.problems.borrow().len() >= MOST_PROBLEMS
+    }
+
     pub(crate) fn problem(
         &self,
         at: &Range<usize>,
@@ -53,6 +61,9 @@ impl<'s> Source<'s> {
         message: String,
         hint: Option<String>,
     ) {
+        if self.is_full() {
+            return;
+        }
         self.problems.borrow_mut().push(Problem {
             line: self.line(at.start),
             code,
@@ -263,6 +274,9 @@ impl<'a, 'i> Section<'a, 'i> {
             if known.contains(&name) {
                 continue;
             }
+            if self.source.is_full() {
+                return;
+            }
             let hint = match nearest(name, &known) {
                 Some(near) => format!("did you mean {near:?}?"),
                 None => {
@@ -293,9 +307,12 @@ fn article(noun: &str) -> &'static str {
 /// The known word nearest to `word` by edits, if one is near enough to be meant.
 pub fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
     // A third of the letters may differ, but at least two: short keys have typing errors as well.
-    let limit = (word.chars().count() / 3).max(2);
+    let letters = word.chars().count();
+    let limit = (letters / 3).max(2);
     known
         .iter()
+        // As many edits as the lengths differ by are needed at least.
+        .filter(|candidate| candidate.chars().count().abs_diff(letters) <= limit)
         .map(|candidate| (edits(word, candidate), *candidate))
         .filter(|(distance, candidate)| *distance <= limit && *distance < candidate.chars().count())
         .min_by_key(|(distance, _)| *distance)
@@ -306,24 +323,23 @@ pub fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
 fn edits(a: &str, b: &str) -> usize {
     let a: Vec<char> = a.chars().take(64).collect();
     let b: Vec<char> = b.chars().take(64).collect();
-    let mut rows = vec![vec![0usize; b.len() + 1]; a.len() + 1];
-    for (i, row) in rows.iter_mut().enumerate() {
-        row[0] = i;
-    }
-    for (j, cell) in rows[0].iter_mut().enumerate() {
-        *cell = j;
-    }
+    // The last row and the two before it are all that is looked at.
+    let (mut older, mut old) = (vec![0; b.len() + 1], (0..=b.len()).collect::<Vec<usize>>());
+    let mut new = vec![0; b.len() + 1];
     for i in 1..=a.len() {
+        new[0] = i;
         for j in 1..=b.len() {
-            let substitution = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
-            let mut best = substitution.min(rows[i - 1][j] + 1).min(rows[i][j - 1] + 1);
+            let substitution = old[j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            let mut best = substitution.min(old[j] + 1).min(new[j - 1] + 1);
             if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                best = best.min(rows[i - 2][j - 2] + 1);
+                best = best.min(older[j - 2] + 1);
             }
-            rows[i][j] = best;
+            new[j] = best;
         }
+        std::mem::swap(&mut older, &mut old);
+        std::mem::swap(&mut old, &mut new);
     }
-    rows[a.len()][b.len()]
+    old[b.len()]
 }
 
 #[cfg(test)]

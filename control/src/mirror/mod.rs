@@ -16,6 +16,7 @@ mod plane;
 pub(crate) mod present;
 mod program;
 mod query;
+pub mod replay;
 mod resolve;
 mod rib;
 mod rules;

@@ -2,12 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use classifier::lpm::IpPrefix;
-use classifier::qsbr::Domain;
-use forwarder::fib::{Fib, Routes};
-use forwarder::{MultipathHash, PortId};
+use forwarder::PortId;
 use proptest::prelude::*;
 
 use super::diff;
@@ -18,6 +15,7 @@ use super::message::{
 };
 use super::plan::{Found, plan, want};
 use super::program::Program;
+use super::replay::Replay;
 use super::state::{Changes, State};
 use super::wire::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_REPLACE, Packet, Packets};
 
@@ -155,57 +153,27 @@ fn any_message() -> impl Strategy<Value = Message> {
     prop_oneof![8 => route(), 2 => links, 3 => neighbours, 1 => addresses, 1 => nexthops, 1 => settings]
 }
 
-struct World {
-    state: State,
-    program: Program,
-    fib: Fib,
+/// The mirror without a kernel, with ports on the first two devices.
+fn replay() -> Replay {
+    Replay::new(&TABLES, &[1, 2])
 }
 
-impl World {
-    fn new() -> Self {
-        let routes = Routes::new(&Domain::new(), MultipathHash::L4, 1);
-        let mut fib = Fib::new(Arc::new(routes));
-        fib.set_tables(&TABLES);
-        let mut world = Self {
-            state: State::new(&TABLES),
-            program: Program::default(),
-            fib,
-        };
-        for index in 1..3 {
-            world
-                .program
-                .set_port(&mut world.fib, &world.state, index, Some(PortId(index as u16)));
-        }
-        world
+fn apply(world: &mut Replay, messages: &[Message]) {
+    for message in messages {
+        world.take(message.clone());
     }
+    assert_eq!(world.settle(), Vec::<String>::new());
+}
 
-    fn apply(&mut self, messages: &[Message]) {
-        let mut changes = Changes {
-            watch: true,
-            ..Changes::default()
-        };
-        for message in messages {
-            self.state.apply(message.clone(), &mut changes);
+/// What the data plane does with each prefix, in full.
+fn content(world: &Replay) -> BTreeMap<(u32, IpPrefix), String> {
+    let mut content = BTreeMap::new();
+    for table in TABLES {
+        for (prefix, id) in world.fib.iter(table) {
+            content.insert((table, prefix), format!("{:?}", Found::read(&world.fib, id)));
         }
-        self.program_changes(changes);
     }
-
-    fn program_changes(&mut self, mut changes: Changes) {
-        let outcome = self.program.apply(&mut self.fib, &self.state, &mut changes);
-        assert!(outcome.refused.is_empty(), "{:?}", outcome.refused);
-        self.state.rib.targets.recycle();
-    }
-
-    /// What the data plane does with each prefix, in full.
-    fn content(&self) -> BTreeMap<(u32, IpPrefix), String> {
-        let mut content = BTreeMap::new();
-        for table in TABLES {
-            for (prefix, id) in self.fib.iter(table) {
-                content.insert((table, prefix), format!("{:?}", Found::read(&self.fib, id)));
-            }
-        }
-        content
-    }
+    content
 }
 
 /// The slow twin of what is programmed: every prefix that could matter, looked at anew.
@@ -306,11 +274,11 @@ proptest! {
     fn what_is_programmed_is_what_the_state_wants(
         batches in prop::collection::vec(prop::collection::vec(any_message(), 1..8), 1..20),
     ) {
-        let mut world = World::new();
-        world.apply(&[link(1, UP), link(2, UP), link(3, UP)]);
+        let mut world = replay();
+        apply(&mut world, &[link(1, UP), link(2, UP), link(3, UP)]);
         for batch in &batches {
-            world.apply(batch);
-            prop_assert_eq!(world.content(), twin(&world.state, &world.program), "after {:?}", batch);
+            apply(&mut world, batch);
+            prop_assert_eq!(content(&world), twin(&world.state, &world.program), "after {:?}", batch);
             // Nothing that is no longer in use stays behind.
             let used: BTreeSet<_> = TABLES.iter().flat_map(|t| world.fib.iter(*t).map(|(_, id)| id)).collect();
             prop_assert_eq!(world.fib.groups().count(), used.len());
@@ -320,7 +288,7 @@ proptest! {
         let before: Vec<_> = TABLES.iter().flat_map(|t| world.fib.iter(*t)).collect();
         for port in [None, Some(PortId(9))] {
             world.program.set_port(&mut world.fib, &world.state, 1, port);
-            prop_assert_eq!(world.content(), twin(&world.state, &world.program));
+            prop_assert_eq!(content(&world), twin(&world.state, &world.program));
         }
         prop_assert_eq!(before, TABLES.iter().flat_map(|t| world.fib.iter(*t)).collect::<Vec<_>>());
     }
@@ -330,16 +298,15 @@ proptest! {
         before in prop::collection::vec(any_message(), 0..40),
         fresh in prop::collection::vec(any_message(), 0..40),
     ) {
-        let (mut world, mut other) = (World::new(), World::new());
-        world.apply(&before);
-        other.apply(&fresh);
-        let mut changes = Changes::default();
-        world.state.adopt(std::mem::take(&mut other.state), Gaps::default(), &mut changes);
-        world.program_changes(changes);
+        let (mut world, mut other) = (replay(), replay());
+        apply(&mut world, &before);
+        apply(&mut other, &fresh);
+        world.adopt(other);
+        prop_assert_eq!(world.settle(), Vec::<String>::new());
         // The same messages once more make the state that was adopted.
-        let mut again = World::new();
-        again.apply(&fresh);
-        prop_assert_eq!(world.content(), again.content());
+        let mut again = replay();
+        apply(&mut again, &fresh);
+        prop_assert_eq!(content(&world), content(&again));
         let differences =
             diff::compare(&again.state, Gaps::default(), &world.state, &world.program, &world.fib, None);
         prop_assert_eq!(differences, vec![]);
@@ -356,12 +323,12 @@ proptest! {
         if let Some(first) = payload.first_mut() {
             *first = family;
         }
-        let mut world = World::new();
+        let mut world = replay();
         for packet in Packets(&datagram) {
             let _ = packet;
         }
         if let Ok(Some(message)) = message::read(&Packet { kind, flags: 0, seq: 0, payload: &payload }) {
-            world.apply(&[message]);
+            apply(&mut world, &[message]);
         }
     }
 
@@ -384,7 +351,7 @@ proptest! {
 
 #[test]
 fn dead_hops_take_no_part() {
-    let mut world = World::new();
+    let mut world = replay();
     let hops = [1, 2].map(|index| Hop {
         index,
         via: Some(address(false, index as u8)),
@@ -410,22 +377,25 @@ fn dead_hops_take_no_part() {
         metric: 0,
         target,
     };
-    world.apply(&[
-        link(1, UP),
-        link(2, UP),
-        Message::Route {
-            gone: false,
-            flags: NLM_F_CREATE,
-            route,
-        },
-    ]);
+    apply(
+        &mut world,
+        &[
+            link(1, UP),
+            link(2, UP),
+            Message::Route {
+                gone: false,
+                flags: NLM_F_CREATE,
+                route,
+            },
+        ],
+    );
     let id = world.fib.get(254, prefix).expect("a group");
     let Found::Forward(members, _) = Found::read(&world.fib, id) else {
         panic!("no members")
     };
     assert_eq!(members.len(), 2);
     assert!(members.iter().all(|(adjacency, _)| adjacency.mtu == 1400));
-    world.apply(&[link(1, 0)]);
+    apply(&mut world, &[link(1, 0)]);
     let Found::Forward(members, _) = Found::read(&world.fib, id) else {
         panic!("no members")
     };
@@ -442,12 +412,12 @@ fn dead_hops_take_no_part() {
             .iter()
             .any(|(_, t)| t.hops.iter().any(|hop| hop.flags & DEAD != 0))
     );
-    world.apply(&[link(1, UP)]);
+    apply(&mut world, &[link(1, UP)]);
     let Found::Forward(members, _) = Found::read(&world.fib, id) else {
         panic!("no members")
     };
     assert_eq!(members.len(), 2);
-    world.apply(&[link(1, 0), link(2, 0)]);
+    apply(&mut world, &[link(1, 0), link(2, 0)]);
     assert_eq!(
         world.fib.get(254, prefix),
         None,

@@ -2,6 +2,8 @@
 
 pub mod filter;
 #[allow(dead_code)]
+pub mod netlink;
+#[allow(dead_code)]
 pub mod samples;
 
 use std::fs;
