@@ -6,7 +6,7 @@
 //! AF_XDP never reach that hook, and what is addressed to the node itself does not either. The table stays behind
 //! when the daemon ends; `margay release` takes it away.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -14,6 +14,7 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 
 use crate::config::{AclNames, Config, OnExit, Selector};
+use crate::mirror::LinkView;
 
 /// One closed port or pattern.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +33,34 @@ impl Entry {
             except: Vec::new(),
         }
     }
+}
+
+impl Entry {
+    /// Whether the guard of this entry matches a device of that name.
+    fn covers(&self, name: &str) -> bool {
+        let matches = |pattern: &str| match pattern.strip_suffix('*') {
+            Some(start) => name.starts_with(start),
+            None => name == pattern,
+        };
+        matches(&self.name) && !self.except.iter().any(|except| matches(except))
+    }
+}
+
+/// Names of the devices that are stacked, directly or over others, upon a device that `entries` cover, and that the entries do not
+/// cover themselves.
+pub fn stacked(entries: &[Entry], links: &[LinkView]) -> BTreeSet<String> {
+    let covered = |link: &LinkView| entries.iter().any(|entry| entry.covers(&link.name));
+    let below = |link: &LinkView| links.iter().find(|other| other.index == link.parent);
+    let upon = |link: &LinkView| {
+        // No chain is longer than there are devices, whatever the numbers say.
+        std::iter::successors(below(link), |link| below(link))
+            .take(links.len())
+            .any(covered)
+    };
+    let found = links
+        .iter()
+        .filter(|link| link.parent != 0 && !covered(link) && upon(link));
+    found.map(|link| link.name.clone()).collect()
 }
 
 /// Why the guard could not be loaded, read or taken away.
@@ -329,6 +358,42 @@ mod tests {
             transaction(&entries(&config, &BTreeMap::new()))
                 .contains("iifname \"cali*\" iifname != \"cali7\" counter drop\n")
         );
+    }
+
+    #[test]
+    fn devices_upon_closed_ports_are_found_whatever_they_are_called() {
+        let link = |index, name: &str, parent| LinkView {
+            name: name.into(),
+            index,
+            master: 0,
+            parent,
+            kind: String::new(),
+            mac: String::new(),
+            mtu: 1500,
+            admin_up: true,
+            up: true,
+        };
+        let entries = [
+            entry("eth1", &[]),
+            entry("eth1.*", &[]),
+            entry("cali*", &["cali7"]),
+        ];
+        let links = [
+            link(1, "eth1", 0),
+            link(2, "eth1.5", 1),
+            link(3, "storage", 1),
+            link(4, "deeper", 3),
+            link(5, "cali7", 0),
+            link(6, "open", 5),
+            link(7, "cali8", 0),
+            link(8, "closed", 7),
+            link(9, "eth0", 0),
+            link(10, "eth0.7", 9),
+            link(11, "loop", 12),
+            link(12, "pool", 11),
+        ];
+        let names: Vec<_> = stacked(&entries, &links).into_iter().collect();
+        assert_eq!(names, ["closed", "deeper", "storage"]);
     }
 
     #[test]

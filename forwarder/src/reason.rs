@@ -111,6 +111,8 @@ reasons! {
         "Expected when a device goes away; only packets in flight at that moment are counted.";
     Oversize, "oversize", "The frame did not fit one UMEM frame.",
         "Lower the device's MTU below [runtime] frame_size less 256 bytes, or raise frame_size.";
+    Stale, "stale", "The packet waited for a worker that did not run for longer than stall_after.",
+        "The worker was stopped or starved: give it a core of its own; `margay top` shows how busy it is.";
 }
 
 impl Reason {

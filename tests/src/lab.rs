@@ -161,6 +161,12 @@ pub fn skip(name: &str, reason: &str) {
     announce(&line);
 }
 
+/// Whether labs are to go on for as long as it takes to see what is rare (`cargo xtask test --soak`), or only for as long as it takes
+/// to see that they work.
+pub fn soak() -> bool {
+    std::env::var_os("MARGAY_SOAK").is_some_and(|value| value != "0")
+}
+
 fn ci() -> bool {
     std::env::var("CI").is_ok_and(|value| value == "true" || value == "1")
 }

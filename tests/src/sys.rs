@@ -183,6 +183,64 @@ fn readable(fd: std::os::fd::RawFd, limit: Duration) -> io::Result<bool> {
     let limit = i32::try_from(limit.as_millis()).unwrap_or(i32::MAX);
     // SAFETY: the pointer is to one live pollfd, and the count says one.
     Ok(check(unsafe { libc::poll(&raw mut poll, 1, limit) })? != 0)
+
+/// Gives a socket a receive buffer of so many bytes, beyond `net.core.rmem_max`.
+///
+/// # Errors
+/// EPERM without `CAP_NET_ADMIN`.
+pub fn receive_buffer(socket: &impl AsRawFd, bytes: i32) -> io::Result<()> {
+    // SAFETY: the pointer is to a live integer and the length is its size.
+    check(unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_RCVBUFFORCE,
+            (&raw const bytes).cast(),
+            size_of::<i32>() as libc::socklen_t,
+        )
+    })
+    .map(drop)
+}
+
+/// Makes `command` find no AF_XDP, as in a kernel that was built without it: a filter of its system calls (seccomp(2)) answers
+/// `socket(AF_XDP, …)` with EAFNOSUPPORT.
+pub fn without_af_xdp(command: &mut Command) {
+    let op = |code: u32, jt: u8, jf: u8, k: u32| libc::sock_filter {
+        code: code as u16,
+        jt,
+        jf,
+        k,
+    };
+    let load = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
+    let equal = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+    let answer = libc::BPF_RET | libc::BPF_K;
+    // Offsets in `struct seccomp_data`: the call's number at 0, the low half of its first argument at 16.
+    let filter = [
+        op(load, 0, 0, 0),
+        op(equal, 0, 3, libc::SYS_socket as u32),
+        op(load, 0, 0, 16),
+        op(equal, 0, 1, libc::AF_XDP as u32),
+        op(answer, 0, 0, libc::SECCOMP_RET_ERRNO | libc::EAFNOSUPPORT as u32),
+        op(answer, 0, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let install = move || {
+        let program = libc::sock_fprog {
+            len: filter.len() as u16,
+            filter: filter.as_ptr().cast_mut(),
+        };
+        // SAFETY: both calls are async-signal-safe; the program points to the filter, which the closure owns, and the kernel copies it.
+        unsafe {
+            check(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))?;
+            check(libc::prctl(
+                libc::PR_SET_SECCOMP,
+                libc::SECCOMP_MODE_FILTER,
+                &raw const program,
+            ))
+            .map(drop)
+        }
+    };
+    // SAFETY: the closure neither allocates nor takes a lock; it only makes the two system calls above.
+    unsafe { command.pre_exec(install) };
 }
 
 fn check(answer: libc::c_int) -> io::Result<libc::c_int> {

@@ -11,6 +11,7 @@ mod lists;
 mod ports;
 mod reload;
 mod sample;
+mod stacked;
 mod state;
 mod translate;
 mod watch;
@@ -58,6 +59,10 @@ struct Daemon {
     lists: Lists,
     /// Guards that `release` took away; they stay away until the next start.
     released: BTreeSet<String>,
+    /// What an earlier configuration closed: kept closed until this one is in force.
+    kept: Vec<guard::Entry>,
+    /// Devices upon closed ports that the guard holds.
+    stacked: BTreeSet<String>,
     dataplane: Dataplane,
     mirror: Mirror,
     ports: Ports,
@@ -161,7 +166,7 @@ async fn serve(prepared: Prepared) -> Result<(), ErrorBody> {
         .filter(|name| entries.iter().all(|entry| entry.name != *name))
         .map(guard::Entry::of)
         .collect::<Vec<_>>();
-    entries.extend(kept);
+    entries.extend(kept.iter().cloned());
     load_guard(&entries)?;
     let mirror_error = |error: MirrorError| translate::mirror_error(&error);
     let mut mirror = Mirror::new(MirrorConfig {
@@ -184,6 +189,8 @@ async fn serve(prepared: Prepared) -> Result<(), ErrorBody> {
         state,
         lists,
         released: BTreeSet::new(),
+        kept,
+        stacked: BTreeSet::new(),
         dataplane,
         mirror,
         ports: Ports::default(),
@@ -316,6 +323,7 @@ impl Daemon {
             self.publish_event(event);
         }
         if self.mirror.complete() && (links_changed || !self.ports.begun()) {
+            self.guard_stacked();
             self.sync_ports();
             self.check_ready();
         }
@@ -377,7 +385,9 @@ impl Daemon {
             return;
         }
         self.ready = true;
-        if let Err(error) = load_guard(&guard_entries(&self.config, &self.state, &self.released)) {
+        self.kept.clear();
+        let entries = guard_entries(&self.config, &self.state, &self.released);
+        if let Err(error) = self.guard(&entries) {
             tracing::error!("{error}");
         }
         let stats = self.mirror.stats();

@@ -164,7 +164,7 @@ impl Daemon {
             })
             .collect();
         for name in &exact {
-            self.not_open(name, "there is no such device yet".to_owned());
+            self.not_open(name, "there is no such device yet; it is taken up when it appears (`ip link` lists those that are there)".to_owned());
         }
         let config = &self.config;
         self.ports.waiting.retain(|name, _| {

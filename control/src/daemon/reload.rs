@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::lists::{self, Images, Read};
-use super::{Daemon, bad_acl, guard_entries, load_guard};
+use super::{Daemon, bad_acl, guard_entries};
 use crate::config::{self, Config, Loaded};
 use crate::socket::{Answer, Code, ErrorBody};
 
@@ -137,14 +137,14 @@ impl Daemon {
                     .cloned()
                     .collect::<Vec<_>>(),
             );
-            load_guard(&both)?;
+            self.guard(&both)?;
         }
         let changed = changed(&self.lists.images(), &fresh.read.images);
         let count = fresh.read.images.len();
         self.lists.replace(fresh.read.images);
         self.config = config;
         self.apply_to_ports();
-        load_guard(&after)?;
+        self.guard(&after)?;
         Ok(json!({
             "schema": "margay.acl-reload/1",
             "lists": count,

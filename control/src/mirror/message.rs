@@ -40,6 +40,8 @@ pub struct LinkMsg {
     pub mac: Option<MacAddr>,
     /// Device that it is enslaved to, 0 when none.
     pub master: u32,
+    /// Device that it is stacked upon (a VLAN's, a macvlan's), 0 when none.
+    pub parent: u32,
     /// `veth`, `bridge`, …
     pub kind: String,
 }
@@ -182,6 +184,9 @@ fn text(value: &[u8]) -> String {
     String::from_utf8_lossy(&value[..end]).into_owned()
 }
 
+/// Kinds of devices that receive what comes in on the device below them.
+const STACKED: [&str; 6] = ["vlan", "macvlan", "macvtap", "ipvlan", "ipvtap", "macsec"];
+
 fn read_link(body: &[u8]) -> Result<Option<LinkMsg>, Malformed> {
     let attributes = behind(body, 16, "link header")?;
     // A bridge tells of its ports with messages of its own family; they are not about the device.
@@ -193,12 +198,15 @@ fn read_link(body: &[u8]) -> Result<Option<LinkMsg>, Malformed> {
         flags: u32_at(body, 8).unwrap_or(0),
         ..LinkMsg::default()
     };
+    let mut elsewhere = false;
     for attribute in attributes {
         match attribute? {
             (1, value) => link.mac = mac(value),
             (3, value) => link.name = text(value),
             (4, value) => link.mtu = number(value)?,
+            (5, value) => link.parent = number(value)?,
             (10, value) => link.master = number(value)?,
+            (37, _) => elsewhere = true,
             (18, value) => {
                 for info in Attributes(value) {
                     if let (1, value) = info? {
@@ -211,6 +219,10 @@ fn read_link(body: &[u8]) -> Result<Option<LinkMsg>, Malformed> {
     }
     if link.index == 0 {
         return Err(Malformed("link without index"));
+    }
+    // Of a veth it is the other end, of a tunnel what it sends by; of a device in another namespace the number means nothing.
+    if elsewhere || !STACKED.contains(&link.kind.as_str()) {
+        link.parent = 0;
     }
     Ok(Some(link))
 }

@@ -112,6 +112,7 @@ impl State {
             name: link.name.clone(),
             index: link.index,
             master: link.master,
+            parent: link.parent,
             kind: link.kind.clone(),
             mac: mac(link.mac),
             mtu: link.mtu,

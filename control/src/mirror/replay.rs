@@ -18,35 +18,23 @@ use super::state::{Changes, State};
 use super::view::Difference;
 use super::wire::{Malformed, Packets};
 
-/// A mirror with a FIB that no worker reads.
+/// What messages have made of the kernel's state.
 #[derive(Debug)]
-pub struct Replay {
+pub struct Heard {
     pub(super) state: State,
-    pub(super) program: Program,
-    pub(super) fib: Fib,
     changes: Changes,
 }
 
-impl Replay {
-    /// Follows `tables`; the devices with these indexes are open as ports.
-    pub fn new(tables: &[u32], ports: &[u32]) -> Self {
-        let mut fib = Fib::new(Arc::new(Routes::new(&Domain::new(), MultipathHash::L4, 1)));
-        fib.set_tables(tables);
-        let mut replay = Self {
+impl Heard {
+    /// Nothing yet; the routes of `tables` are followed.
+    pub fn new(tables: &[u32]) -> Self {
+        Self {
             state: State::new(tables),
-            program: Program::default(),
-            fib,
             changes: Changes {
                 watch: true,
                 ..Changes::default()
             },
-        };
-        for (port, index) in (1..).zip(ports) {
-            replay
-                .program
-                .set_port(&mut replay.fib, &replay.state, *index, Some(PortId(port)));
         }
-        replay
     }
 
     /// Reads the messages of a datagram and notes what they change. Answers how many said something; the rest of a
@@ -65,18 +53,50 @@ impl Replay {
     pub(super) fn take(&mut self, message: Message) {
         self.state.apply(message, &mut self.changes);
     }
+}
 
-    /// Takes over the state of another one, as after a dump; what differs becomes dirty.
-    pub fn adopt(&mut self, fresh: Self) -> usize {
-        self.state.adopt(fresh.state, Gaps::default(), &mut self.changes)
+/// A mirror with a FIB that no worker reads.
+#[derive(Debug)]
+pub struct Replay {
+    /// What the mirror has heard.
+    pub heard: Heard,
+    pub(super) program: Program,
+    pub(super) fib: Fib,
+    domain: Domain,
+}
+
+impl Replay {
+    /// Follows `tables`; the devices with these indexes are open as ports.
+    pub fn new(tables: &[u32], ports: &[u32]) -> Self {
+        let domain = Domain::new();
+        let mut fib = Fib::new(Arc::new(Routes::new(&domain, MultipathHash::L4, 1)));
+        fib.set_tables(tables);
+        let (heard, mut program) = (Heard::new(tables), Program::default());
+        for (port, index) in (1..).zip(ports) {
+            program.set_port(&mut fib, &heard.state, *index, Some(PortId(port)));
+        }
+        Self {
+            heard,
+            program,
+            fib,
+            domain,
+        }
+    }
+
+    /// Takes over what a dump has found; what differs becomes dirty. Answers how much that was.
+    pub fn adopt(&mut self, fresh: Heard) -> usize {
+        let Heard { state, changes } = &mut self.heard;
+        state.adopt(fresh.state, Gaps::default(), changes)
     }
 
     /// Programs what changed. Answers what the data plane refused.
     pub fn settle(&mut self) -> Vec<String> {
-        let mut changes = std::mem::take(&mut self.changes);
-        self.changes.watch = true;
-        let outcome = self.program.apply(&mut self.fib, &self.state, &mut changes);
-        self.state.rib.targets.recycle();
+        let Heard { state, changes } = &mut self.heard;
+        let mut changed = std::mem::take(changes);
+        changes.watch = true;
+        let outcome = self.program.apply(&mut self.fib, state, &mut changed);
+        state.rib.targets.recycle();
+        self.domain.reclaim();
         let refused = outcome.refused.iter();
         refused
             .map(|((table, prefix), why)| format!("{prefix} of table {table}: {why}"))
@@ -84,26 +104,18 @@ impl Replay {
     }
 
     /// In what the kernel, were it as `kernel` says, the mirror and the data plane do not agree.
-    pub fn differences(&self, kernel: &Self) -> Vec<Difference> {
-        let no_gaps = Gaps::default();
-        diff::compare(
-            &kernel.state,
-            no_gaps,
-            &self.state,
-            &self.program,
-            &self.fib,
-            None,
-        )
+    pub fn differences(&self, kernel: &Heard) -> Vec<Difference> {
+        let (state, no_gaps) = (&self.heard.state, Gaps::default());
+        diff::compare(&kernel.state, no_gaps, state, &self.program, &self.fib, None)
     }
 
-    /// Groups and adjacencies that the data plane holds though no prefix leads to them.
-    pub fn leftovers(&self) -> (usize, usize) {
-        let tables = self.state.tables.iter();
-        let used: HashSet<_> = tables
-            .flat_map(|table| self.fib.iter(*table))
-            .map(|(_, id)| id)
-            .collect();
+    /// How many prefixes the data plane has, and how many groups and adjacencies that no prefix leads to.
+    pub fn holds(&self) -> (usize, usize, usize) {
+        let tables = self.heard.state.tables.iter();
+        let prefixes: Vec<_> = tables.flat_map(|table| self.fib.iter(*table)).collect();
+        let used: HashSet<_> = prefixes.iter().map(|(_, id)| id).collect();
         (
+            prefixes.len(),
             self.fib.groups().count() - used.len(),
             self.fib.adjacencies().count() - self.program.adjacencies().count(),
         )

@@ -160,7 +160,7 @@ fn replay() -> Replay {
 
 fn apply(world: &mut Replay, messages: &[Message]) {
     for message in messages {
-        world.take(message.clone());
+        world.heard.take(message.clone());
     }
     assert_eq!(world.settle(), Vec::<String>::new());
 }
@@ -278,7 +278,7 @@ proptest! {
         apply(&mut world, &[link(1, UP), link(2, UP), link(3, UP)]);
         for batch in &batches {
             apply(&mut world, batch);
-            prop_assert_eq!(content(&world), twin(&world.state, &world.program), "after {:?}", batch);
+            prop_assert_eq!(content(&world), twin(&world.heard.state, &world.program), "after {:?}", batch);
             // Nothing that is no longer in use stays behind.
             let used: BTreeSet<_> = TABLES.iter().flat_map(|t| world.fib.iter(*t).map(|(_, id)| id)).collect();
             prop_assert_eq!(world.fib.groups().count(), used.len());
@@ -287,8 +287,8 @@ proptest! {
         // Ports come and go: no prefix moves.
         let before: Vec<_> = TABLES.iter().flat_map(|t| world.fib.iter(*t)).collect();
         for port in [None, Some(PortId(9))] {
-            world.program.set_port(&mut world.fib, &world.state, 1, port);
-            prop_assert_eq!(content(&world), twin(&world.state, &world.program));
+            world.program.set_port(&mut world.fib, &world.heard.state, 1, port);
+            prop_assert_eq!(content(&world), twin(&world.heard.state, &world.program));
         }
         prop_assert_eq!(before, TABLES.iter().flat_map(|t| world.fib.iter(*t)).collect::<Vec<_>>());
     }
@@ -301,16 +301,16 @@ proptest! {
         let (mut world, mut other) = (replay(), replay());
         apply(&mut world, &before);
         apply(&mut other, &fresh);
-        world.adopt(other);
+        world.adopt(other.heard);
         prop_assert_eq!(world.settle(), Vec::<String>::new());
         // The same messages once more make the state that was adopted.
         let mut again = replay();
         apply(&mut again, &fresh);
         prop_assert_eq!(content(&world), content(&again));
         let differences =
-            diff::compare(&again.state, Gaps::default(), &world.state, &world.program, &world.fib, None);
+            diff::compare(&again.heard.state, Gaps::default(), &world.heard.state, &world.program, &world.fib, None);
         prop_assert_eq!(differences, vec![]);
-        prop_assert_eq!(world.state.adopt(again.state, Gaps::default(), &mut Changes::default()), 0);
+        prop_assert_eq!(world.heard.state.adopt(again.heard.state, Gaps::default(), &mut Changes::default()), 0);
     }
 
     #[test]
@@ -406,6 +406,7 @@ fn dead_hops_take_no_part() {
     );
     assert!(
         world
+            .heard
             .state
             .rib
             .targets

@@ -13,6 +13,9 @@ pub struct LinkView {
     pub index: u32,
     /// Index of the device that this one is enslaved to (bridge, bond, VRF), 0 when none.
     pub master: u32,
+    /// Index of the device that this one is stacked upon (VLAN, macvlan, …), 0 when none.
+    #[serde(skip)]
+    pub parent: u32,
     /// Kind as `ip -d link` names it (`veth`, `bridge`, `vlan`, …); empty for a plain device.
     pub kind: String,
     /// Ethernet address as text; empty when the device has none of six bytes.

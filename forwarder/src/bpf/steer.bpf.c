@@ -41,10 +41,12 @@ struct tally {
 	__u64 bytes;
 };
 
-// How often a worker went through its rounds; the worker writes it through its own mapping of the map.
+// How often a worker went through its rounds; the worker writes it through its own mapping of the map. The program
+// writes there in which round it has found the worker stalled.
 struct beat {
 	__u64 rounds;
-	__u64 unused[7];
+	__u64 stalled;
+	__u64 unused[6];
 };
 
 // What is known of the worker of a queue: its rounds when a frame last came, and since when frames come without any.
@@ -296,7 +298,7 @@ static __always_inline int stalled(__u32 key)
 		return 0;
 
 	__u32 worker = watch->worker;
-	const volatile struct beat *beat = bpf_map_lookup_elem(&beats, &worker);
+	volatile struct beat *beat = bpf_map_lookup_elem(&beats, &worker);
 
 	if (!beat)
 		return 0;
@@ -315,7 +317,11 @@ static __always_inline int stalled(__u32 key)
 		watch->since = now;
 		return 0;
 	}
-	return now - watch->since > watch->limit_ms * 1000000ULL;
+	if (now - watch->since <= watch->limit_ms * 1000000ULL)
+		return 0;
+	if (beat->stalled != rounds)
+		beat->stalled = rounds;
+	return 1;
 }
 
 // With fragments: a veth whose peer has a large MTU takes no program without them. A frame that does not fit one

@@ -20,6 +20,8 @@ pub(crate) const MAX_WORKERS: usize = 256;
 struct Line {
     /// Written by its worker only; read by the steering program.
     rounds: AtomicU64,
+    /// The round in which the steering program has found the worker stalled, which it alone writes; 0 when it never did.
+    stalled: AtomicU64,
 }
 
 const BYTES: usize = MAX_WORKERS * size_of::<Line>();
@@ -89,12 +91,25 @@ pub(crate) struct Beat {
 }
 
 impl Beat {
+    fn line(&self) -> &Line {
+        // SAFETY: inside the mapping, which has `MAX_WORKERS` lines and lives as long as `self`; aligned, as mappings
+        // begin at a page.
+        unsafe { self.mapping.0.add(self.worker).as_ref() }
+    }
+
+    /// Whether the steering program has given the worker up in the round that is about to end: what is on its RX rings
+    /// has been there for too long. Frames that come now go elsewhere until [`beat`](Self::beat).
+    #[inline]
+    pub(crate) fn was_given_up(&self) -> bool {
+        let line = self.line();
+        let round = line.rounds.load(Relaxed);
+        round != 0 && line.stalled.load(Relaxed) == round
+    }
+
     /// Says that the worker has gone through one more round.
     #[inline]
     pub(crate) fn beat(&self) {
-        // SAFETY: inside the mapping, which has `MAX_WORKERS` lines and lives as long as `self`; aligned, as mappings
-        // begin at a page.
-        let line = unsafe { self.mapping.0.add(self.worker).as_ref() };
+        let line = self.line();
         line.rounds
             .store(line.rounds.load(Relaxed).wrapping_add(1), Relaxed);
     }
@@ -118,6 +133,10 @@ mod tests {
             unsafe { beats.0.0.add(worker).as_ref() }.rounds.load(Relaxed)
         };
         assert_eq!((rounds(0), rounds(1), rounds(MAX_WORKERS - 1)), (2, 0, 1));
+        first.line().stalled.store(2, Relaxed);
+        assert!(first.was_given_up() && !last.was_given_up());
+        first.beat();
+        assert!(!first.was_given_up(), "it is back");
         assert_eq!(BYTES % 4096, 0, "the map's memory is whole pages");
     }
 }

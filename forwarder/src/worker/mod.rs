@@ -153,6 +153,9 @@ fn run(plan: Plan, sleep: &Sleep) -> Vec<Frame> {
         if rounds.is_over() {
             break;
         }
+        if beat.was_given_up() {
+            rounds.discard_stale(&reader.online());
+        }
         beat.beat();
         let worked = rounds.round(&reader.online(), now);
         reader.quiescent();

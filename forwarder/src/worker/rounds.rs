@@ -403,6 +403,21 @@ impl Rounds {
         }
     }
 
+    /// Drops what has waited on the RX rings while the worker did not run. Meanwhile the kernel has done the port's work,
+    /// or nobody: packets that come this late are out of order at best.
+    #[cold]
+    pub(crate) fn discard_stale(&mut self, online: &Online<'_>) {
+        for queue in &mut self.queues {
+            queue.receive(u32::MAX, &mut self.rx);
+            for frame in self.rx.drain(..) {
+                self.path.counters().drained(queue.port(), 1, frame.len() as u64);
+                self.path
+                    .discard(&self.umem, online, queue.port(), &frame, Reason::Stale);
+                self.free.push(frame);
+            }
+        }
+    }
+
     /// Lets packets that are on the TX rings of closing queues leave, and drops what they have received.
     fn drain_closing(&mut self, online: &Online<'_>, now: Instant) {
         for closing in &mut self.closing {

@@ -10,6 +10,7 @@ mod exit;
 mod flood;
 mod icmp;
 mod idle;
+mod leaks;
 mod local;
 mod malformed;
 mod metrics;

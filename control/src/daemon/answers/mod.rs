@@ -64,6 +64,7 @@ impl Daemon {
             );
         }
         self.released.extend(released.iter().cloned());
+        self.guard_stacked();
         Ok(json!({"schema": "margay.release/1", "released": released}))
     }
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::no_port;
 use crate::config::OnExit;
 use crate::daemon::state::PortState;
-use crate::daemon::{Daemon, guard_entries, load_guard};
+use crate::daemon::{Daemon, guard_entries};
 use crate::socket::{Code, ErrorBody, PortSetArgs};
 
 impl Daemon {
@@ -100,14 +100,14 @@ impl Daemon {
         let closes = port.on_exit(&self.acl_of(&args.name, &port)) == OnExit::Drop;
         if closes
             && before != after
-            && let Err(error) = load_guard(&after)
+            && let Err(error) = self.guard(&after)
         {
             let _ = self.state.store(old);
             return Err(error);
         }
         self.apply_to_ports();
         if !closes && before != after {
-            load_guard(&after)?;
+            self.guard(&after)?;
         }
         let acl = self.acl_of(&args.name, &port);
         tracing::info!("port {}: lists set to {acl:?}", args.name);
