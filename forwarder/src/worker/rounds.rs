@@ -408,12 +408,13 @@ impl Rounds {
     #[cold]
     pub(crate) fn discard_stale(&mut self, online: &Online<'_>) {
         for queue in &mut self.queues {
-            queue.receive(u32::MAX, &mut self.rx);
-            for frame in self.rx.drain(..) {
-                self.path.counters().drained(queue.port(), 1, frame.len() as u64);
-                self.path
-                    .discard(&self.umem, online, queue.port(), &frame, Reason::Stale);
-                self.free.push(frame);
+            while queue.receive(BURST as u32, &mut self.rx) > 0 || !self.rx.is_empty() {
+                for frame in self.rx.drain(..) {
+                    self.path.counters().drained(queue.port(), 1, frame.len() as u64);
+                    self.path
+                        .discard(&self.umem, online, queue.port(), &frame, Reason::Stale);
+                    self.free.push(frame);
+                }
             }
         }
     }
