@@ -2,12 +2,17 @@
 
 mod common;
 
+mod abuse;
 mod acl;
+mod attack;
 mod bgp;
+mod census;
 mod churn;
 mod dhcp;
 mod exit;
+mod fire;
 mod flood;
+mod hundreds;
 mod icmp;
 mod idle;
 mod leaks;
@@ -22,4 +27,6 @@ mod reach;
 mod routes;
 mod silent;
 mod socket;
+mod stalls;
+mod startup;
 mod watch;

@@ -29,7 +29,8 @@ fn build(name: &str, runtime: &str) -> Option<Net> {
     node.r.sysctl("net.ipv4.ip_forward", "1");
     v.sh("ip addr add 10.1.0.2/24 dev v0; ip route add default via 10.1.0.1");
     node.u.sh("ip route add 10.1.0.0/24 via 10.0.0.1");
-    let runtime = format!("[runtime]\nprofile = \"adaptive\"\nframes = 8192\nstall_after = \"100ms\"\n{runtime}");
+    let runtime =
+        format!("[runtime]\nprofile = \"adaptive\"\nframes = 8192\nstall_after = \"100ms\"\n{runtime}");
     let margay = Margay::start(&node.lab, &node.r, &format!("{runtime}{PORTS}"));
     for port in ["up0", "up1"] {
         margay.has_port(port);
@@ -52,7 +53,10 @@ impl Net {
         let mut lines = snmp.lines().filter(|line| line.starts_with("Ip:"));
         let (names, values) = (lines.next().expect("a head"), lines.next().expect("values"));
         let mut pairs = names.split_whitespace().zip(values.split_whitespace());
-        let value = pairs.find(|(name, _)| *name == "ForwDatagrams").expect("a counter").1;
+        let value = pairs
+            .find(|(name, _)| *name == "ForwDatagrams")
+            .expect("a counter")
+            .1;
         value.parse().expect("a number")
     }
 }
@@ -115,16 +119,22 @@ fn change_overs() {
         step(1, &mut || {
             net.margay.launch();
             net.margay.ready();
-            wait_for("margayd forwards", LIMIT, || net.margay.port("up1", "forwarded") > 100);
+            wait_for("margayd forwards", LIMIT, || {
+                net.margay.port("up1", "forwarded") > 100
+            });
         });
         step(2, &mut || assert_eq!(net.margay.terminate(), 0));
         net.margay.launch();
         net.margay.ready();
-        wait_for("margayd forwards", LIMIT, || net.margay.port("up1", "forwarded") > 100);
+        wait_for("margayd forwards", LIMIT, || {
+            net.margay.port("up1", "forwarded") > 100
+        });
         step(3, &mut || {
             net.margay.process().signal(libc::SIGSTOP);
             let kernel = net.by_kernel();
-            wait_for("the kernel takes over from a stalled worker", LIMIT, || net.by_kernel() > kernel + 100);
+            wait_for("the kernel takes over from a stalled worker", LIMIT, || {
+                net.by_kernel() > kernel + 100
+            });
         });
         step(4, &mut || {
             let forwarded = net.by_kernel();
@@ -181,7 +191,11 @@ fn noticed_in_time() {
     let limit = STALL_AFTER * 3 / 2 + Duration::from_millis(150);
     assert!(slowest < limit, "{slowest:?} is more than {limit:?}");
     let stale = net.margay.drops("stale");
-    assert!(stale > 0, "frames that waited for a stopped worker are dropped: {}", net.margay.json("drops"));
+    assert!(
+        stale > 0,
+        "frames that waited for a stopped worker are dropped: {}",
+        net.margay.json("drops")
+    );
     assert_eq!(stream.stop().corrupt, 0);
     net.margay.check_sums();
 }
@@ -194,7 +208,14 @@ fn a_slow_control_thread_loses_nothing() {
         return;
     };
     let routes: String = (0..50_000)
-        .map(|n| format!("route add 100.{}.{}.{}/32 via 10.0.0.2\n", 64 + (n >> 16), n >> 8 & 255, n & 255))
+        .map(|n| {
+            format!(
+                "route add 100.{}.{}.{}/32 via 10.0.0.2\n",
+                64 + (n >> 16),
+                n >> 8 & 255,
+                n & 255
+            )
+        })
         .collect();
     let file = net.node.lab.directory().join("routes");
     std::fs::write(&file, routes).expect("the lab's directory can be written");
@@ -202,7 +223,9 @@ fn a_slow_control_thread_loses_nothing() {
     net.margay.mirrors_kernel();
     let stream = net.stream();
     let begin = stream.so_far();
-    let missed = |net: &Net| net.margay.drops("rx_no_frame") + net.margay.drops("rx_ring_full") + net.margay.drops("stale");
+    let missed = |net: &Net| {
+        net.margay.drops("rx_no_frame") + net.margay.drops("rx_ring_full") + net.margay.drops("stale")
+    };
     let excused = missed(&net);
     for _ in 0..if lab::soak() { 100 } else { 5 } {
         net.margay.mirrors_kernel();
@@ -214,20 +237,32 @@ fn a_slow_control_thread_loses_nothing() {
     let lost = tally.lost() - begin.lost();
     // What was on the way when the count began is in it as well.
     let excused = missed(&net) - excused;
-    assert!(lost <= excused + 64, "{lost} lost, {excused} never received: {tally:?}");
+    assert!(
+        lost <= excused + 64,
+        "{lost} lost, {excused} never received: {tally:?}"
+    );
     assert_eq!((tally.reordered, tally.corrupt), (0, 0));
-    lab::announce(&format!("slow control thread: {lost} of {} lost", tally.sent - begin.sent));
+    lab::announce(&format!(
+        "slow control thread: {lost} of {} lost",
+        tally.sent - begin.sent
+    ));
     net.margay.check_sums();
 }
 
 /// Eight busy competitors a core: the worker waits for its turn again and again, and is not taken for stalled.
 #[test]
 fn no_false_alarms() {
-    let Some(net) = build("alarm", "workers = [0]\n") else { return };
+    let Some(net) = build("alarm", "workers = [0]\n") else {
+        return;
+    };
     let stream = net.stream();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let competitors: Vec<_> = (0..8 * cores)
-        .map(|n| net.node.u.spawn(&format!("busy{n}"), "sh -c 'while :; do :; done'"))
+        .map(|n| {
+            net.node
+                .u
+                .spawn(&format!("busy{n}"), "sh -c 'while :; do :; done'")
+        })
         .collect();
     let time = Duration::from_secs(if lab::soak() { 600 } else { 5 });
     let (start, kernel) = (Instant::now(), net.by_kernel());

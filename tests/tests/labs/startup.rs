@@ -25,7 +25,10 @@ fn build(name: &str) -> Option<(Node, Arc<Margay>)> {
 fn fails(margay: &Margay, code: i32, words: &[&str], change: impl FnOnce(Command) -> Command) {
     let command = margay.host().command(tests::margay::program("margayd"));
     let mut command = change(command);
-    command.arg("--config").arg(margay.config()).env("RUST_LOG", "info");
+    command
+        .arg("--config")
+        .arg(margay.config())
+        .env("RUST_LOG", "info");
     let process = margay.host().start("failing-margayd", command);
     let ended = wait_for("the start fails", LIMIT, || process.exited());
     let log = process.log_tail(12);
@@ -50,7 +53,10 @@ fn files() {
     for (text, words) in [
         ("[runtime]\nfrmaes = 4096\n", &["frmaes", "line ", "frames"][..]),
         ("[runtime]\nframes = 12\n", &["frames", "12"]),
-        ("[runtime]\nworkers = [4000]\n", &["4000", "cores that can be used"]),
+        (
+            "[runtime]\nworkers = [4000]\n",
+            &["4000", "cores that can be used"],
+        ),
         ("[[port]]\nrole = \"uplink\"\n", &["name"]),
         ("[[port]\n", &["margay.toml"]),
     ] {
@@ -62,7 +68,10 @@ fn files() {
             process.log_tail(8)
         };
         for word in words {
-            assert!(log.contains(word) || *word == "line ", "{word:?} is not said of {text}: {log}");
+            assert!(
+                log.contains(word) || *word == "line ",
+                "{word:?} is not said of {text}: {log}"
+            );
         }
     }
     std::fs::remove_file(margay.config()).expect("the lab's directory can be written");
@@ -71,8 +80,16 @@ fn files() {
     margay.write_config("[[port]]\nname = \"up7\"\nrole = \"uplink\"\n");
     let process = margay.launch();
     margay.ready();
-    assert!(process.log().contains("up7 is not open: there is no such device yet; it is taken up when"));
-    assert_eq!(margay.run("port set up8 --acl-ingress x").code, 3, "a port that nothing speaks of");
+    assert!(
+        process
+            .log()
+            .contains("up7 is not open: there is no such device yet; it is taken up when")
+    );
+    assert_eq!(
+        margay.run("port set up8 --acl-ingress x").code,
+        3,
+        "a port that nothing speaks of"
+    );
     assert_eq!(margay.terminate(), 0);
     drop(net);
 }
@@ -85,11 +102,17 @@ fn the_port_and_the_socket_are_taken() {
     margay.launch();
     margay.ready();
     // Its own socket answers.
-    fails(&margay, 1, &["a daemon answers on", "[control] socket"], |command| command);
+    fails(
+        &margay,
+        1,
+        &["a daemon answers on", "[control] socket"],
+        |command| command,
+    );
     // Another daemon with a socket of its own finds the port taken.
     let text = std::fs::read_to_string(margay.config()).expect("it was written");
     let other = margay.config().with_file_name("other.toml");
-    std::fs::write(&other, text.replace("margay.sock", "other.sock")).expect("the lab's directory can be written");
+    std::fs::write(&other, text.replace("margay.sock", "other.sock"))
+        .expect("the lab's directory can be written");
     let mut command = net.r.command(tests::margay::program("margayd"));
     command.arg("--config").arg(&other);
     let process = net.r.start("second-margayd", command);
@@ -136,15 +159,27 @@ fn rights() {
     // Too little lockable memory for the UMEM.
     fails(&margay, 5, &["CAP_IPC_LOCK", "LimitMEMLOCK"], |_| {
         let mut command = margay.host().command("prlimit");
-        command.args(["--memlock=65536:65536", "setpriv", "--bounding-set", "-ipc_lock,-sys_resource"]);
-        command.args(["--inh-caps", "-ipc_lock,-sys_resource"]).arg(tests::margay::program("margayd"));
+        command.args([
+            "--memlock=65536:65536",
+            "setpriv",
+            "--bounding-set",
+            "-ipc_lock,-sys_resource",
+        ]);
+        command
+            .args(["--inh-caps", "-ipc_lock,-sys_resource"])
+            .arg(tests::margay::program("margayd"));
         command
     });
     // A kernel without AF_XDP.
-    fails(&margay, 1, &["this kernel has no AF_XDP", "CONFIG_XDP_SOCKETS"], |mut command| {
-        sys::without_af_xdp(&mut command);
-        command
-    });
+    fails(
+        &margay,
+        1,
+        &["this kernel has no AF_XDP", "CONFIG_XDP_SOCKETS"],
+        |mut command| {
+            sys::without_af_xdp(&mut command);
+            command
+        },
+    );
     // Nothing stays behind of any of them.
     assert!(!net.r.sh("ip link").contains("xdp"));
     margay.launch();
@@ -154,7 +189,9 @@ fn rights() {
 
 #[test]
 fn nftables_is_missing() {
-    let Some((net, margay)) = build("start-nft") else { return };
+    let Some((net, margay)) = build("start-nft") else {
+        return;
+    };
     margay.write_config(CLOSED);
     let without = |mut command: Command| {
         command.env("PATH", net.lab.directory());
@@ -164,7 +201,11 @@ fn nftables_is_missing() {
     fails(
         &margay,
         1,
-        &["nftables is not installed", "apt install nftables", "ip_forward=0"],
+        &[
+            "nftables is not installed",
+            "apt install nftables",
+            "ip_forward=0",
+        ],
         without,
     );
     // Where the kernel does not forward there is nothing to guard: it starts, and warns.
