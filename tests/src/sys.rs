@@ -183,6 +183,22 @@ fn readable(fd: std::os::fd::RawFd, limit: Duration) -> io::Result<bool> {
     let limit = i32::try_from(limit.as_millis()).unwrap_or(i32::MAX);
     // SAFETY: the pointer is to one live pollfd, and the count says one.
     Ok(check(unsafe { libc::poll(&raw mut poll, 1, limit) })? != 0)
+}
+
+/// Keeps the calling thread on one core.
+///
+/// # Errors
+/// EINVAL when the core is not there.
+pub fn pin_to_core(core: usize) -> io::Result<()> {
+    // SAFETY: cpu_set_t is plain data for which all zeroes is a valid value, and CPU_SET stays inside of it.
+    let cores = unsafe {
+        let mut cores: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(core, &mut cores);
+        cores
+    };
+    // SAFETY: the pointer is to a live cpu_set_t and the length is its size.
+    check(unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const cores) }).map(drop)
+}
 
 /// Gives a socket a receive buffer of so many bytes, beyond `net.core.rmem_max`.
 ///

@@ -73,6 +73,12 @@ impl Beats {
         Mapping::new(map.as_raw_fd(), libc::MAP_SHARED).map(|mapping| Self(Arc::new(mapping)))
     }
 
+    /// Counters that no program reads.
+    #[cfg(test)]
+    pub(crate) fn in_memory() -> io::Result<Self> {
+        Mapping::new(-1, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS).map(|mapping| Self(Arc::new(mapping)))
+    }
+
     /// The counter of one worker, which alone may use it.
     pub(crate) fn of(&self, worker: usize) -> Beat {
         assert!(worker < MAX_WORKERS);
@@ -121,9 +127,7 @@ mod tests {
 
     #[test]
     fn each_worker_has_a_line_of_its_own() {
-        let beats = Beats(Arc::new(
-            Mapping::new(-1, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS).unwrap(),
-        ));
+        let beats = Beats::in_memory().unwrap();
         let (first, last) = (beats.of(0), beats.of(MAX_WORKERS - 1));
         first.beat();
         first.beat();

@@ -6,7 +6,16 @@
 
 pub(crate) mod egress;
 pub(crate) mod fabric;
+mod handshake;
+// The model's slots are cells that only the model checker can share between its threads.
+#[cfg(test)]
+#[allow(unsafe_code)]
+mod model;
 pub(crate) mod rounds;
+/// The primitives of [`handshake`], which the model checker replaces by its own.
+mod sync {
+    pub(crate) use std::sync::atomic::{AtomicBool, Ordering, fence};
+}
 #[cfg(test)]
 mod tests;
 pub(crate) mod wait;
@@ -88,6 +97,8 @@ impl Worker {
             .spawn(move || {
                 let _fatal = Fatal(plan.number);
                 let pinned = core_affinity::set_for_current(core_affinity::CoreId { id: core });
+                // A wish: without it the worker works, and waits longer for a core that it has to share.
+                let _ = wait::ask_for_short_turns();
                 let sleep = Sleep::new(&plan.fabric.mailbox(plan.number).waker);
                 match (pinned, sleep) {
                     (true, Ok(sleep)) => {

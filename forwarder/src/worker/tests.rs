@@ -325,3 +325,60 @@ fn a_port_that_is_closed_gives_everything_back() {
         lab.end();
     }
 }
+
+/// A worker that panics takes the process with it, with a message. The test runs itself once more to see that from outside: the worker
+/// is one that the fabric does not know, a mistake that is found on its own thread.
+#[test]
+fn a_panic_ends_the_process() {
+    const INSIDE: &str = "MARGAY_TEST_WORKER_PANICS";
+    if std::env::var_os(INSIDE).is_some() {
+        let settings = Settings::default();
+        let (umem, free) = Umem::new(FRAMES, 2048).unwrap();
+        free.into_iter().for_each(crate::frame::tests::end);
+        let _ = super::Worker::start(super::Plan {
+            number: 7,
+            core: 0,
+            profile: settings.profile,
+            umem,
+            free: Vec::new(),
+            shared: Shared::new(&settings, 1),
+            fabric: Fabric::new(1).unwrap(),
+            beat: crate::steer::beats::Beats::in_memory().unwrap().of(7),
+        });
+        // Nobody gets here: the worker's end is everybody's.
+        std::process::exit(0);
+    }
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args([
+            "worker::tests::a_panic_ends_the_process",
+            "--exact",
+            "--nocapture",
+        ])
+        .env(INSIDE, "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "{said}");
+    assert!(said.contains("worker 7 has panicked"), "{said}");
+}
+
+#[test]
+fn what_waited_for_a_stalled_worker_is_dropped_and_counted() {
+    let mut lab = Lab::new(1);
+    for _ in 0..200 {
+        assert!(lab.deliver());
+    }
+    let hand = &mut lab.hands[0];
+    hand.rounds.discard_stale(&hand.reader.online());
+    while lab.round() {}
+    assert_eq!(counted(&lab, Reason::Stale), (0, 200));
+    assert!(lab.deliver());
+    while lab.round() {}
+    assert_eq!(
+        counted(&lab, Reason::Stale),
+        (1, 200),
+        "what comes later is forwarded"
+    );
+    assert_eq!(lab.census(), u64::from(FRAMES));
+    lab.end();
+}

@@ -5,17 +5,17 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed, Ordering::SeqCst, fence};
 use std::time::Duration;
 
 use crossbeam::utils::CachePadded;
+
+use super::handshake::Handshake;
 
 /// Wakes a worker that sleeps; costs a worker that does not next to nothing. Any thread may use it.
 #[derive(Debug)]
 pub(crate) struct Waker {
     event: OwnedFd,
-    /// Written by the worker before it looks for work a last time, read by others after they have made some.
-    sleeping: CachePadded<AtomicBool>,
+    handshake: CachePadded<Handshake>,
 }
 
 impl Waker {
@@ -29,17 +29,14 @@ impl Waker {
         let event = unsafe { OwnedFd::from_raw_fd(fd) };
         Ok(Self {
             event,
-            sleeping: CachePadded::new(AtomicBool::new(false)),
+            handshake: CachePadded::new(Handshake::new()),
         })
     }
 
     /// Says that there is work, which must have been made visible before: a sleeping worker is woken.
     #[inline]
     pub(crate) fn wake(&self) {
-        // Pairs with the fence in `Sleep::prepare`: either this sees that the worker is about to sleep, or the worker
-        // sees the work.
-        fence(SeqCst);
-        if self.sleeping.load(Relaxed) {
+        if self.handshake.must_ring() {
             self.ring();
         }
     }
@@ -50,6 +47,44 @@ impl Waker {
         // SAFETY: the kernel reads 8 bytes. It fails only when the counter is full, and then it wakes all the same.
         unsafe { libc::write(self.event.as_raw_fd(), std::ptr::from_ref(&one).cast(), 8) };
     }
+}
+
+/// The turn that a worker asks the scheduler for: short ones come sooner when other programs want the core too.
+const TURN: Duration = Duration::from_micros(200);
+
+/// `struct sched_attr` (linux/sched/types.h), as its first version was.
+#[repr(C)]
+#[derive(Default)]
+struct SchedAttr {
+    size: u32,
+    policy: u32,
+    flags: u64,
+    nice: i32,
+    priority: u32,
+    runtime: u64,
+    deadline: u64,
+    period: u64,
+}
+
+/// Asks for short turns of the calling thread, without asking for more of the core. Linux 6.12 and later grant them;
+/// earlier ones take no notice. A policy that somebody else has set is left alone.
+pub(crate) fn ask_for_short_turns() -> io::Result<()> {
+    let size = size_of::<SchedAttr>() as u32;
+    let mut attr = SchedAttr::default();
+    // SAFETY: the kernel writes at most `size` bytes, the structure's own.
+    if unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attr, size, 0) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if attr.policy != libc::SCHED_OTHER as u32 {
+        return Ok(());
+    }
+    attr.size = size;
+    attr.runtime = TURN.as_nanos() as u64;
+    // SAFETY: the kernel reads `size` bytes, the structure's own.
+    if unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attr, 0) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
 }
 
 /// What a worker sleeps in.
@@ -99,13 +134,12 @@ impl Sleep {
 
     /// To be called before looking for work a last time.
     pub(crate) fn prepare(&self, waker: &Waker) {
-        waker.sleeping.store(true, Relaxed);
-        fence(SeqCst);
+        waker.handshake.prepare();
     }
 
     /// To be called when that found work, or after sleeping.
     pub(crate) fn resume(&self, waker: &Waker) {
-        waker.sleeping.store(false, Relaxed);
+        waker.handshake.resume();
     }
 
     /// Sleeps until there is something to do, or for the given time (rounded up to milliseconds).
@@ -133,6 +167,7 @@ impl Sleep {
 mod tests {
     use std::sync::Arc;
     use std::sync::atomic::AtomicU64;
+    use std::sync::atomic::Ordering::{Relaxed, SeqCst};
     use std::time::Instant;
 
     use super::*;
@@ -170,6 +205,13 @@ mod tests {
             work.store(i * 2 + 2, SeqCst);
         }
         maker.join().unwrap();
+    }
+
+    #[test]
+    fn short_turns_are_granted_or_ignored() {
+        std::thread::spawn(|| ask_for_short_turns().unwrap())
+            .join()
+            .unwrap();
     }
 
     #[test]

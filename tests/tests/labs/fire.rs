@@ -189,6 +189,10 @@ fn overruns_and_churn() {
     assert!(status["routes"].as_u64() >= Some(routes / 100 * 99), "{status}");
     // A whole dump of it, read anew: the cost of being lost.
     let resync = Duration::from_nanos(status["mirror"]["last_dump_ns"].as_u64().unwrap_or(0));
+    assert!(
+        !lab::soak() || status["resyncs"].as_u64() > Some(0),
+        "no overrun: {status}"
+    );
     lab::announce(&format!(
         "{routes} routes loaded, {} resyncs, the last dump took {:.2} s",
         status["resyncs"],
@@ -215,7 +219,7 @@ fn overruns_and_churn() {
     let (start, seconds) = (Instant::now(), if lab::soak() { 60 } else { 3 });
     let mut changes = 0_u32;
     while start.elapsed() < Duration::from_secs(seconds) {
-        let name = if changes % 2 == 0 { "even" } else { "odd" };
+        let name = if changes.is_multiple_of(2) { "even" } else { "odd" };
         net.r
             .sh(&format!("ip -batch {}", net.lab.directory().join(name).display()));
         changes += 1;

@@ -87,7 +87,7 @@ fn two_hundred_and_fifty_six() {
     let (start, mut changes) = (Instant::now(), 0_u32);
     while start.elapsed() < time {
         let name = format!("cali-y{}", changes / 2 % 2);
-        if changes % 2 == 0 {
+        if changes.is_multiple_of(2) {
             net.r.sh(&format!(
                 "ip link add {name} type veth peer name y{changes} && ip link set {name} up"
             ));

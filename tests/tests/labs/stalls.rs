@@ -6,6 +6,7 @@
 //! ```
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tests::traffic::Stream;
@@ -166,15 +167,11 @@ fn noticed_in_time() {
     let mut slowest = Duration::ZERO;
     for _ in 0..if lab::soak() { 50 } else { 5 } {
         stream.flows_on(500);
-        // Everything that arrived before has been taken by the worker: a kernel that forwards nothing now.
-        let kernel = net.by_kernel();
-        let start = Instant::now();
+        stream.longest_gap();
         net.margay.process().signal(libc::SIGSTOP);
-        while net.by_kernel() == kernel && start.elapsed() < LIMIT {
-            std::hint::spin_loop();
-        }
-        let took = start.elapsed();
-        slowest = slowest.max(took);
+        // Nobody but the kernel can be the one that goes on.
+        stream.flows_on(200);
+        slowest = slowest.max(stream.longest_gap());
         net.margay.process().signal(libc::SIGCONT);
         wait_for("margayd forwards again", LIMIT, || {
             let before = net.margay.port("up1", "forwarded");
@@ -187,8 +184,8 @@ fn noticed_in_time() {
         slowest.as_secs_f64() * 1e3,
         STALL_AFTER.as_millis()
     ));
-    // One and a half times, what a busy machine adds to a shell command, and two ticks of a 100 Hz clock.
-    let limit = STALL_AFTER * 3 / 2 + Duration::from_millis(150);
+    // One and a half times, two ticks of a 100 Hz clock, and what a busy machine adds to the stream's own threads.
+    let limit = STALL_AFTER * 3 / 2 + Duration::from_millis(70);
     assert!(slowest < limit, "{slowest:?} is more than {limit:?}");
     let stale = net.margay.drops("stale");
     assert!(
@@ -234,7 +231,7 @@ fn a_slow_control_thread_loses_nothing() {
     }
     stream.flows_on(1000);
     let tally = stream.stop();
-    let lost = tally.lost() - begin.lost();
+    let lost = tally.lost().saturating_sub(begin.lost());
     // What was on the way when the count began is in it as well.
     let excused = missed(&net) - excused;
     assert!(
@@ -249,7 +246,8 @@ fn a_slow_control_thread_loses_nothing() {
     net.margay.check_sums();
 }
 
-/// Eight busy competitors a core: the worker waits for its turn again and again, and is not taken for stalled.
+/// Eight busy competitors a core: the worker waits for its turn again and again, and is not taken for stalled. What else goes on on the
+/// machine is told by a thread beside the worker that wants as little of the same core: a pause of its own as long excuses an alarm.
 #[test]
 fn no_false_alarms() {
     let Some(net) = build("alarm", "workers = [0]\n") else {
@@ -265,27 +263,47 @@ fn no_false_alarms() {
         })
         .collect();
     let time = Duration::from_secs(if lab::soak() { 600 } else { 5 });
+    let over = Arc::<AtomicBool>::default();
+    let beside = {
+        let over = over.clone();
+        std::thread::spawn(move || {
+            tests::sys::pin_to_core(0).expect("core 0 may be used");
+            let (mut pauses, mut before) = (0_u32, Instant::now());
+            while !over.load(Ordering::Relaxed) {
+                std::thread::sleep(Duration::from_millis(1));
+                pauses += u32::from(before.elapsed() > STALL_AFTER);
+                before = Instant::now();
+            }
+            pauses
+        })
+    };
     let (start, kernel) = (Instant::now(), net.by_kernel());
-    let mut alarms = 0;
-    let mut seen = kernel;
+    let (mut alarms, mut seen, mut last) = (0, kernel, false);
     while start.elapsed() < time {
         std::thread::sleep(Duration::from_millis(100));
         let now = net.by_kernel();
-        alarms += u32::from(now > seen);
+        // An alarm may go on from one look to the next.
+        alarms += u32::from(now > seen && !last);
+        last = now > seen;
         seen = now;
     }
+    over.store(true, Ordering::Relaxed);
+    let pauses = beside.join().expect("the thread beside the worker ends");
     for competitor in competitors {
         competitor.end();
     }
     let tally = stream.stop();
     lab::announce(&format!(
-        "false alarms: {alarms} in {} s with {} competitors; the kernel forwarded {} of {} packets",
+        "false alarms: {alarms} in {} s with {} competitors ({pauses} pauses of a thread beside it); the kernel forwarded {} of {}",
         time.as_secs(),
         8 * cores,
         seen - kernel,
         tally.sent
     ));
-    assert_eq!(alarms, 0, "the kernel forwarded {} packets", seen - kernel);
+    assert!(
+        alarms <= pauses,
+        "{alarms} alarms, {pauses} pauses of the machine"
+    );
     assert_eq!(tally.corrupt, 0);
     net.margay.check_sums();
 }
