@@ -4,9 +4,6 @@ use std::process::Command;
 
 use crate::run::{self, Failure};
 
-/// Every reader of outside bytes has a fuzz target.
-const TARGETS: [&str; 5] = ["packet", "access_lists", "configuration", "netlink", "request"];
-
 /// The toolchain that fuzzing, Miri and the sanitizers need.
 const NIGHTLY: &str = "nightly";
 
@@ -27,14 +24,27 @@ pub fn fuzz(seconds: u32) -> Result<(), Failure> {
     }
     run::succeed(&mut in_fuzz(&["run", "--release", "--quiet", "--bin", "seeds"]))?;
     run::succeed(&mut in_fuzz(&["fuzz", "build"]))?;
-    for target in TARGETS {
+    for target in targets()? {
         println!("xtask: fuzzing {target} for {seconds} s");
         let limit = format!("-max_total_time={seconds}");
         let options = ["-timeout=20", "-rss_limit_mb=2048", "-print_final_stats=1"];
-        let mut command = in_fuzz(&["fuzz", "run", target, "--", &limit]);
+        let mut command = in_fuzz(&["fuzz", "run", &target, "--", &limit]);
         run::succeed(command.args(options))?;
     }
     Ok(())
+}
+
+/// The fuzz targets: a file each.
+fn targets() -> Result<Vec<String>, Failure> {
+    let folder = run::root().join("fuzz/fuzz_targets");
+    let files = std::fs::read_dir(&folder)
+        .map_err(|error| Failure(format!("{} cannot be read: {error}", folder.display())))?;
+    let mut names: Vec<String> = files
+        .flatten()
+        .filter_map(|file| Some(file.path().file_stem()?.to_str()?.to_owned()))
+        .collect();
+    names.sort();
+    Ok(names)
 }
 
 /// Model checker, Miri and AddressSanitizer over the modules with unsafe code.
