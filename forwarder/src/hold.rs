@@ -89,6 +89,13 @@ impl Hold {
         self.packets
     }
 
+    /// Whether packets wait for a neighbour.
+    pub(crate) fn holds(&self, neighbour: &NeighbourRequest) -> bool {
+        self.entries[..self.live]
+            .iter()
+            .any(|entry| entry.neighbour == *neighbour)
+    }
+
     /// Takes a packet in and asks for its neighbour; gives it back when there is no room.
     pub(crate) fn push(
         &mut self,

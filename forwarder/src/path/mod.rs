@@ -28,7 +28,7 @@ use taps::Pending;
 
 use crate::counters::WorkerCounters;
 use crate::frame::{Frame, Memory};
-use crate::hold::{Fate, Held};
+use crate::hold::{Fate, Held, Hold};
 use crate::reason::Reason;
 use crate::settings::PortId;
 use crate::tables::{MAX_HELD, Shared};
@@ -189,6 +189,19 @@ impl Path {
         stages::routes(&view, lanes);
         hashes(&view, lanes, mem);
         stages::next_hops(&view, lanes);
+        if finish.hold.len() > 0 && overtakes(lanes, &finish.hold) {
+            let clock = self.counters().clock();
+            self.release_now(mem, online, clock, out);
+        }
+        let Self {
+            worker,
+            shared,
+            lanes,
+            finish,
+            pending,
+            ..
+        } = self;
+        let view = View::new(shared, online, port, Some(*worker));
         stages::mtu(lanes);
         stages::egress_acl(&view, lanes);
         if view.is_watched() {
@@ -299,6 +312,16 @@ impl Path {
             }
         }
     }
+}
+
+/// Whether a packet of the burst is about to go where older ones wait to go: their neighbour has become known since they
+/// were looked at, in this very burst.
+#[cold]
+fn overtakes(lanes: &Lanes, hold: &Hold) -> bool {
+    (0..lanes.len()).any(|lane| {
+        let next = &lanes.next[lane];
+        lanes.goes(lane) && matches!(next.link, Link::Ready { .. }) && hold.holds(&finish::neighbour(next))
+    })
 }
 
 /// Takes the frames of a burst, counts them, and validates what they carry (RFC 1812 5.2.2, RFC 8200 3).

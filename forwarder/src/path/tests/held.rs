@@ -51,6 +51,31 @@ fn packets_wait_for_a_gateway_and_leave_in_order() {
     assert_eq!(rig.path.next_deadline(), None);
 }
 
+/// A long queue is not looked through at every change; what has become sendable meanwhile goes first all the same.
+#[test]
+fn nothing_overtakes_what_waits_in_a_long_queue() {
+    let mut rig = Rig::new();
+    let glean = Group::Glean {
+        ifindex: 11,
+        port: Some(WORKLOAD),
+    };
+    rig.route("10.77.0.0/16", glean.clone());
+    rig.set_state(WORKLOAD, AdjState::Unresolved);
+    let packets: Vec<_> = (0..3).map(|i| udp4(0, 1, 64, i)).collect();
+    assert_eq!(rig.send(UPLINK, &packets), []);
+    let others: Vec<_> = (1..60)
+        .map(|host| build4([10, 0, 0, 9], [10, 77, 0, host], 64, 1))
+        .collect();
+    assert_eq!(rig.send(UPLINK, &others), []);
+    rig.route("10.78.0.0/16", glean);
+    assert_eq!(rig.after(MS), [], "the queue has just been looked through");
+    rig.set_state(WORKLOAD, resolved(WORKLOAD));
+    let sent = rig.send(UPLINK, &[udp4(0, 1, 64, 3)]);
+    let lens: Vec<_> = sent.iter().map(|s| s.bytes.len() - 42).collect();
+    assert_eq!(lens, [0, 1, 2, 3]);
+    assert_eq!(rig.path.held(), others.len());
+}
+
 #[test]
 fn a_host_of_a_connected_prefix_is_asked_for_and_becomes_a_route() {
     let mut rig = Rig::new();
