@@ -108,7 +108,8 @@ fn scans_and_floods() {
     assert!(most4 < limit("ipv4") / 2, "{most4} of {}", limit("ipv4"));
     assert!(most6 < limit("ipv6") / 2, "{most6} of {}", limit("ipv6"));
 
-    // 257 packets to one host that does not answer.
+    // 257 packets to one host that does not answer, once nothing of the scan waits any more.
+    wait_for("nothing is held", LIMIT, || margay.port("cali-a", "held") == 0);
     let wire = Wire::open(&v, "v0");
     let silent = Ipv4Addr::new(10, 200, 255, 254);
     for _ in 0..257 {
