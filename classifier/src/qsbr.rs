@@ -355,9 +355,14 @@ impl<T: Send + Sync + 'static> Published<T> {
         let old = self
             .current
             .swap(Box::into_raw(Box::new(value)), Ordering::AcqRel);
-        // SAFETY: needed to own the old value again. It came from Box::into_raw, and the swap took it out, so
-        // nobody else retires it; readers that still use it are waited for by the domain.
-        domain.retire_box(unsafe { Box::from_raw(old) });
+        // Not a box until it is dropped: a box claims that nobody else looks at its content, and readers still do. What
+        // carries the pointer to the thread that reclaims is an atomic only because a plain one may not travel.
+        let old = std::sync::atomic::AtomicPtr::new(old);
+        domain.retire(Box::new(move || {
+            // SAFETY: needed to free the old value. It came from Box::into_raw, and the swap took it out, so nobody else
+            // frees it; the domain has waited for the readers that used it.
+            drop(unsafe { Box::from_raw(old.into_inner()) });
+        }));
     }
 }
 

@@ -16,7 +16,8 @@ mod sync {
     pub(crate) use loom::sync::atomic::{AtomicBool, Ordering, fence};
 }
 
-/// The worker's own [`super::handshake`], once more.
+/// The worker's own [`super::handshake`], once more: the same text against other atomics is the point.
+#[allow(clippy::duplicate_mod)]
 #[path = "handshake.rs"]
 mod handshake;
 
