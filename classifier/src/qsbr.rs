@@ -144,11 +144,6 @@ impl Domain {
         self.inner.generation.fetch_add(1, Ordering::AcqRel) + 1
     }
 
-    /// [`Domain::retire`] for a box that is to be dropped.
-    pub fn retire_box<T: Send + 'static>(&self, value: Box<T>) {
-        self.retire(Box::new(move || drop(value)));
-    }
-
     /// Frees what every online reader has passed and returns how many retired items that were. Never waits for a
     /// reader.
     pub fn reclaim(&self) -> usize {
