@@ -162,7 +162,7 @@ pub(super) fn capture(cli: &Cli, out: &mut impl Write, command: &CaptureCommand)
         return Err(error.into());
     }
     if !cli.json {
-        eprintln!("{packets} packets captured, {lost} lost: no room in the capture's ring");
+        eprintln!("{packets} packets captured, {lost} lost for want of room in the capture's ring");
     }
     Ok(0)
 }
@@ -209,7 +209,7 @@ impl<'o, W: Write> Kept<'o, W> {
         } else {
             let lost = event["lost"].as_u64().unwrap_or(0);
             if event["event"] == "lost" && lost > self.lost && !self.json {
-                eprintln!("{lost} packets lost so far: no room in the capture's ring");
+                eprintln!("{lost} packets lost so far for want of room in the capture's ring");
             }
             self.lost = lost;
         }

@@ -110,9 +110,13 @@ impl Daemon {
                 // It was stopped for another reason before, and an answer about that was not sent.
                 continue;
             }
-            if record.point == Point::Released
-                && !["route", "next_hop", "mtu", "egress_acl", "send"].contains(&stage)
-            {
+            let again = match stage {
+                "route" | "next_hop" | "mtu" | "send" => true,
+                // Its list was asked before it waited, and is only asked again when it leaves by another port.
+                "egress_acl" => stops || record.egress_rule.is_some(),
+                _ => false,
+            };
+            if record.point == Point::Released && !again {
                 continue;
             }
             let mut finding = self.finding(stage, record, packet);
