@@ -302,9 +302,8 @@ mod x86 {
                 *rest = _mm512_mask_sllv_epi32(*rest, tables, *rest, _mm512_sub_epi32(all(32), shift));
                 *words = gather(*words, tables, at);
             }
-            // Word to look at, bits to look for, lane.
-            let (mut lists, mut list_bits, mut list_lanes) = (room(), room(), room());
-            let (mut last, mut last_lanes) = (room(), room());
+            // Word to look at; bits to look for above the lane, and the lane.
+            let (mut lists, mut list_lanes, mut last, mut last_lanes) = (room(), room(), room(), room());
             let (mut list_count, mut last_count) = (0, 0);
             let mut far = 0u64;
             let put = |room: &mut Room, count: usize, mask, values| {
@@ -318,8 +317,8 @@ mod x86 {
                 let (to_list, to_last) = (of_kind(words, Kind::List), of_kind(words, Kind::Last));
                 let at = _mm512_add_epi32(place(words), _mm512_srlv_epi32(rest, shift(words)));
                 put(&mut lists, list_count, to_list, at);
-                put(&mut list_bits, list_count, to_list, _mm512_srli_epi32::<16>(rest));
-                put(&mut list_lanes, list_count, to_list, lanes);
+                let bits = _mm512_and_si512(rest, all(0xffff_0000));
+                put(&mut list_lanes, list_count, to_list, _mm512_or_si512(bits, lanes));
                 list_count += to_list.count_ones() as usize;
                 put(&mut last, last_count, to_last, at);
                 put(&mut last_lanes, last_count, to_last, lanes);
@@ -336,12 +335,12 @@ mod x86 {
             // Negative once an answer is a reference.
             let mut references = 0;
             for at in 0..list_count {
-                let list = get(&lists, at);
-                let x = _mm256_set1_epi16(get(&list_bits, at) as i16);
+                let (list, lane) = (get(&lists, at), get(&list_lanes, at));
+                let x = _mm256_set1_epi16((lane >> 16) as i16);
                 let keys = _mm256_loadu_si256(base.add(list).cast());
                 let greater = _mm256_mask_cmpgt_epu16_mask((1 << KEYS) - 1, keys, x);
                 let word = load(base, list + KEY_WORDS as usize + greater.count_ones() as usize);
-                to.add(get(&list_lanes, at)).write(word);
+                to.add(lane & 0xff).write(word);
                 references |= word.wrapping_add(1) as i32;
             }
             for at in 0..last_count {
