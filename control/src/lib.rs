@@ -16,3 +16,4 @@ pub mod metrics;
 pub mod mirror;
 pub mod socket;
 pub mod sys;
+pub mod top;

@@ -10,6 +10,7 @@ mod pcapng;
 mod print;
 mod run;
 mod stream;
+mod subcommands;
 mod table;
 #[cfg(test)]
 mod tests;

@@ -10,6 +10,7 @@ use super::{check, flow, print, stream, watch};
 use crate::config;
 use crate::guard;
 use crate::socket::{Client, ClientError, Code, ErrorBody};
+use crate::top;
 
 /// Why a command failed.
 #[derive(Debug)]
@@ -44,6 +45,15 @@ impl From<ClientError> for Failure {
     }
 }
 
+impl From<top::Ended> for Failure {
+    fn from(ended: top::Ended) -> Self {
+        match ended {
+            top::Ended::Daemon(error) => Failure::Error(error),
+            top::Ended::Output(error) => Failure::Output(error),
+        }
+    }
+}
+
 pub(super) type Exit = Result<u8, Failure>;
 
 /// Runs one command; what it prints goes to `out`.
@@ -67,6 +77,18 @@ pub(super) fn run(cli: &Cli, out: &mut impl Write) -> Exit {
                 .iter()
                 .any(|check| check["result"] == "fail");
             Ok(u8::from(failed))
+        }
+        Command::Top { delay, count } => {
+            let options = top::Options {
+                interval: *delay,
+                count: *count,
+            };
+            if cli.json {
+                top::print(&cli.socket, options, out)?;
+            } else {
+                top::run(&cli.socket, options)?;
+            }
+            Ok(0)
         }
         Command::Release { port, .. } => release(cli, out, port.as_deref()),
         Command::Port { command } => match command {

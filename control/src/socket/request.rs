@@ -45,6 +45,8 @@ pub enum Request {
     Monitor(Vec<MonitorKind>),
     /// `config show`.
     ConfigShow,
+    /// `top`: counters of one moment.
+    Top,
     /// `doctor`, of one port or of all.
     Doctor(Option<String>),
     /// `release` of one guarded port, or of all.
@@ -323,6 +325,7 @@ pub fn parse_request(line: &[u8]) -> Result<Request, ErrorBody> {
         "explain" => arguments(args).map(|args| Request::Explain(Box::new(args))),
         "monitor" => arguments::<MonitorArgs>(args).map(|args| Request::Monitor(args.kinds)),
         "config show" => arguments::<NoArgs>(args).map(|_| Request::ConfigShow),
+        "top" => arguments::<NoArgs>(args).map(|_| Request::Top),
         "doctor" => arguments::<PortArg>(args).map(|args| Request::Doctor(args.port)),
         "release" => arguments::<PortArg>(args).map(|args| Request::Release(args.port)),
         unknown => {

@@ -132,6 +132,54 @@ pub fn driver(name: &str) -> io::Result<Option<String>> {
     Ok((told && !name.is_empty()).then(|| String::from_utf8_lossy(name).into_owned()))
 }
 
+/// What a device does to frames before the XDP program sees them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Offloads {
+    /// Generic receive offload: frames of a flow are merged.
+    pub gro: bool,
+    /// Large receive offload: the card merges them.
+    pub lro: bool,
+    /// VLAN tags are taken out of frames.
+    pub rx_vlan: bool,
+    /// The card checks transport checksums.
+    pub rx_checksum: bool,
+}
+
+/// `struct ethtool_value`.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Single {
+    cmd: u32,
+    data: u32,
+}
+// SAFETY: declared as the kernel's structure.
+unsafe impl Answer for Single {}
+
+/// `ETHTOOL_GRXCSUM`, `ETHTOOL_GGRO`, `ETHTOOL_GFLAGS` and two of its flags, of `include/uapi/linux/ethtool.h`.
+const ETHTOOL_GRXCSUM: u32 = 0x14;
+const ETHTOOL_GGRO: u32 = 0x2b;
+const ETHTOOL_GFLAGS: u32 = 0x25;
+const ETH_FLAG_RXVLAN: u32 = 1 << 8;
+const ETH_FLAG_LRO: u32 = 1 << 15;
+
+/// What a device of the caller's network namespace does to frames; what the driver does not tell counts as off.
+///
+/// # Errors
+/// What the kernel says, `ENODEV` for a device that is not there.
+pub fn offloads(name: &str) -> io::Result<Offloads> {
+    let ask = |cmd| {
+        let mut value = Single { cmd, data: 0 };
+        Ok::<_, io::Error>(if ethtool(name, &mut value)? { value.data } else { 0 })
+    };
+    let flags = ask(ETHTOOL_GFLAGS)?;
+    Ok(Offloads {
+        gro: ask(ETHTOOL_GGRO)? != 0,
+        lro: flags & ETH_FLAG_LRO != 0,
+        rx_vlan: flags & ETH_FLAG_RXVLAN != 0,
+        rx_checksum: ask(ETHTOOL_GRXCSUM)? != 0,
+    })
+}
+
 /// Bytes of a frame that a driver can receive into where it has zero-copy, of so many that are there: the registers of
 /// these devices count in units of 1,024 bytes (`SRRCTL.BSIZEPKT`), and their drivers round down
 /// (`igb_setup_srrctl`, `igc_configure_rx_ring`, `ixgbe_configure_srrctl`). A longer packet is spread over several

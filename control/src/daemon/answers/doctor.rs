@@ -1,15 +1,32 @@
 //! `doctor`: what the daemon knows, handed to the checks.
 
-use serde_json::{Value, json};
+use serde_json::json;
+use tokio::sync::oneshot;
 
 use super::no_port;
-use crate::config::OnExit;
+use crate::config::{OnExit, Selector};
 use crate::daemon::{Daemon, guard_entries};
 use crate::doctor;
-use crate::socket::ErrorBody;
+use crate::socket::{Answer, ErrorBody};
 
 impl Daemon {
-    pub(super) fn doctor(&mut self, wanted: Option<&str>) -> Result<Value, ErrorBody> {
+    /// Gathers what the daemon knows, and has the checks made on another thread: other programs are asked, and packets'
+    /// routes do not wait for them.
+    pub(super) fn doctor(&mut self, wanted: Option<&str>, reply: oneshot::Sender<Answer>) {
+        let facts = match self.facts(wanted) {
+            Ok(facts) => facts,
+            // A client that has left needs no answer.
+            Err(error) => return drop(reply.send(Answer::Error(error))),
+        };
+        tokio::task::spawn_blocking(move || {
+            let checks = doctor::checks(&facts);
+            let _ = reply.send(Answer::Value(
+                json!({"schema": "margay.doctor/1", "checks": checks}),
+            ));
+        });
+    }
+
+    fn facts(&mut self, wanted: Option<&str>) -> Result<doctor::Facts, ErrorBody> {
         if let Some(name) = wanted
             && !self.ports.open.contains_key(name)
             && !self.ports.waiting.contains_key(name)
@@ -34,6 +51,10 @@ impl Daemon {
                     role: open.port.role,
                     up: attrs.up,
                     fix_checksums: open.port.fix_checksums,
+                    pattern: match &open.port.selector {
+                        Selector::Match(pattern) => Some(pattern.clone()),
+                        Selector::Name(_) => None,
+                    },
                     closed: open.on_exit == OnExit::Drop,
                     acl_missing: [&open.acl.ingress, &open.acl.egress]
                         .into_iter()
@@ -55,20 +76,22 @@ impl Daemon {
         if wanted.is_none() {
             not_ports = self.devices_that_are_no_ports();
         }
-        let facts = doctor::Facts {
+        Ok(doctor::Facts {
             ports,
             waiting,
             not_ports,
             frame_size: self.config.runtime.frame_size,
-            workers: snapshot.workers.len(),
+            cores: snapshot.workers.iter().map(|worker| worker.core).collect(),
+            profile: self.config.runtime.profile,
+            frames: self.config.runtime.frames,
+            file: self.file.clone(),
             neighbours: self.mirror.neighbours().len(),
             guarded: guard_entries(&self.config, &self.state, &self.released)
                 .into_iter()
                 .map(|entry| entry.name)
                 .collect(),
             node: wanted.is_none(),
-        };
-        Ok(json!({"schema": "margay.doctor/1", "checks": doctor::checks(&facts)}))
+        })
     }
 
     /// Devices that routes lead to and that are no ports, with the number of such routes.

@@ -5,6 +5,7 @@ mod lists;
 mod ports;
 mod routes;
 mod status;
+mod top;
 
 use serde_json::{Value, json};
 
@@ -48,7 +49,8 @@ impl Daemon {
                 "file": self.file,
                 "config": self.config.effective(),
             })),
-            Request::Doctor(port) => self.doctor(port.as_deref()).into(),
+            Request::Top => Answer::Value(json!(self.top())),
+            Request::Doctor(port) => return self.doctor(port.as_deref(), reply),
             Request::Release(port) => self.release(port.as_deref()).into(),
         };
         // A client that has left needs no answer.
