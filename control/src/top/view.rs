@@ -52,7 +52,9 @@ pub fn draw(frame: &mut Frame<'_>, rates: Option<&Rates>, header: Header) {
     .areas(body);
     draw_ports(frame, ports, rates);
     draw_workers(frame, worker_rows, rates);
-    let [drops, rules] = Layout::horizontal([Constraint::Length(36), Constraint::Min(0)]).areas(rest);
+    let [drops, rules] = Layout::horizontal([Constraint::Length(35), Constraint::Min(0)])
+        .spacing(1)
+        .areas(rest);
     draw_drops(frame, drops, rates);
     draw_rules(frame, rules, rates);
 }

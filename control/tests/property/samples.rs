@@ -2,6 +2,7 @@
 
 /// Requests, the first five of them good.
 pub const REQUESTS: &[&str] = &[
+    r#"{"command": "top"}"#,
     r#"{"command": "status", "args": {}}"#,
     r#"{"command": "route show", "args": {"table": 254, "diff_kernel": true}}"#,
     r#"{"command": "route get", "args": {"address": "2001:db8::1"}}"#,
