@@ -233,7 +233,8 @@ impl Reader {
     #[cold]
     fn come_online(&self) {
         let now = self.domain.inner.generation.load(Ordering::Acquire);
-        self.slot.0.store(now, Ordering::Relaxed);
+        // Release: who sees this instead of the `OFFLINE` before it must know as well that earlier reads are over.
+        self.slot.0.store(now, Ordering::Release);
         // The slot must be visible before anything is read under it. See `Domain::passed`.
         fence(Ordering::SeqCst);
     }
