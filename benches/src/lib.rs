@@ -18,6 +18,7 @@ pub mod report;
 pub mod router;
 pub mod sink;
 pub mod sys;
+pub mod throughput;
 
 /// What went wrong, as one line for whoever runs a measurement.
 #[derive(Debug)]

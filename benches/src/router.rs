@@ -233,6 +233,7 @@ impl Margayd {
         let config = format!(
             "version = 1\n[runtime]\nprofile = \"{profile}\"\nworkers = [{ROUTER_CORE}]\n\
              [[port]]\nname = \"r0\"\nrole = \"uplink\"\n[[port]]\nname = \"r1\"\nrole = \"uplink\"\n\
+             [[port]]\nmatch = \"idle*\"\nrole = \"uplink\"\n\
              [control]\nsocket = \"{}\"\n[metrics]\nlisten = \"127.0.0.1:9469\"\n",
             socket.display()
         );

@@ -18,6 +18,8 @@ pub struct Margay {
     host: Host,
     directory: PathBuf,
     program: Mutex<Option<Arc<Program>>>,
+    /// What the machine's queues of received packets had dropped when the lab began.
+    backlog: u64,
 }
 
 /// Where the binaries are: `MARGAY_BIN_DIR`, or the release build of this workspace.
@@ -66,6 +68,7 @@ impl Margay {
             host: host.clone(),
             directory,
             program: Mutex::default(),
+            backlog: backlog_drops(),
         });
         for (name, rules) in lists {
             margay.write_acl(name, rules);
@@ -263,7 +266,7 @@ impl Margay {
     /// When more is lost than that, or anything was overtaken.
     #[track_caller]
     pub fn lost_nothing(&self, tallies: &[Tally]) {
-        let missed = self.drops("rx_no_frame") + self.drops("rx_ring_full");
+        let missed = self.drops("rx_no_frame") + self.drops("rx_ring_full") + self.dropped_beside();
         let lost: u64 = tallies.iter().map(|tally| tally.lost()).sum();
         assert!(
             lost <= missed,
@@ -275,6 +278,16 @@ impl Margay {
                 "the machine was too busy: {missed} packets were never received"
             ));
         }
+    }
+
+    /// Packets that the kernel dropped before margayd saw them or after it had sent them: on the rings of the node's veths, and on the
+    /// queues of received packets of a machine that is busy (those are the machine's, not the lab's).
+    pub fn dropped_beside(&self) -> u64 {
+        let shown: Value = serde_json::from_str(&self.host.sh("ip -s -j link")).expect("ip prints JSON");
+        let of = |link: &Value, way: &str| link["stats64"][way]["dropped"].as_u64().unwrap_or(0);
+        let links = shown.as_array().map(Vec::as_slice).unwrap_or_default();
+        let rings: u64 = links.iter().map(|link| of(link, "rx") + of(link, "tx")).sum();
+        rings + backlog_drops().saturating_sub(self.backlog)
     }
 
     /// Waits until the mirror equals the kernel.
@@ -383,6 +396,13 @@ impl Drop for Margay {
             self.report();
         }
     }
+}
+
+/// Packets that the machine's queues of received packets had no room for: the second column for each core.
+fn backlog_drops() -> u64 {
+    let text = fs::read_to_string("/proc/net/softnet_stat").unwrap_or_default();
+    let columns = text.lines().filter_map(|line| line.split_whitespace().nth(1));
+    columns.filter_map(|hex| u64::from_str_radix(hex, 16).ok()).sum()
 }
 
 /// The list that stands under `key`.

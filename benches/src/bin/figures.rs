@@ -1,13 +1,13 @@
 //! Figures of a running margayd: route to first packet, wake-up after idling, idle cost, full table.
 //!
 //! ```text
-//! cargo xtask figures [--only route,wake,idle,table]
+//! cargo xtask figures [--only route,wake,idle,table,many]
 //! ```
 
 use std::process::ExitCode;
 use std::time::Duration;
 
-use benches::figures::{LATENCY_HEAD, idle, latency_row, route, table, wake};
+use benches::figures::{LATENCY_HEAD, idle, latency_row, many, route, table, wake};
 use benches::lab::Lab;
 use benches::report::{self, thousands};
 use benches::router::Contender;
@@ -17,7 +17,7 @@ use clap::Parser;
 /// Measures a running margayd in network namespaces and prints Markdown.
 #[derive(Parser)]
 struct Arguments {
-    /// Which figures: route, wake, idle, table.
+    /// Which figures: route, wake, idle, table, many.
     #[arg(long, value_delimiter = ',', default_value = "route,wake,idle,table")]
     only: Vec<String>,
     /// Routes added, and packets sent after idling.
@@ -67,6 +67,36 @@ fn idling(seconds: Duration) -> Result<()> {
     lab.resolve()?;
     let share = idle::measure(&lab, "adaptive", seconds)?;
     println!("Idle, adaptive profile, one worker and two ports: {share:.2} % of a core, all threads.\n");
+    Ok(())
+}
+
+fn many_ports(trials: usize) -> Result<()> {
+    let figures = many::measure(&[4, 256], 3, trials / 3 + 1)?;
+    let first = figures.first().map_or(1.0, |f| f.rate);
+    let rows: Vec<Vec<String>> = figures
+        .iter()
+        .map(|f| {
+            let cell = |share| format!("{:.0}", report::quantile(&f.wake, share));
+            vec![
+                f.ports.to_string(),
+                thousands(f.rate),
+                format!("{:.2}", f.rate / first),
+                cell(0.5),
+                cell(0.99),
+            ]
+        })
+        .collect();
+    println!(
+        "Ports of one queue each, two of them in use, adaptive profile, medians of alternating rounds:\n"
+    );
+    let head = [
+        "ports",
+        "packets/s",
+        "of the first",
+        "wake-up, median µs",
+        "p99 µs",
+    ];
+    println!("{}", report::table(&head, &rows));
     Ok(())
 }
 
@@ -126,7 +156,12 @@ fn work(a: &Arguments) -> Result<()> {
             "wake" => wakes(a.trials)?,
             "idle" => idling(seconds)?,
             "table" => full_table()?,
-            other => return Err(Error::new(format!("no figure {other}: route, wake, idle, table"))),
+            "many" => many_ports(a.trials)?,
+            other => {
+                return Err(Error::new(format!(
+                    "no figure {other}: route, wake, idle, table, many"
+                )));
+            }
         }
     }
     Ok(())

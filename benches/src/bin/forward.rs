@@ -5,14 +5,11 @@
 //! ```
 
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
 
-use benches::command::{pause, wait_for};
-use benches::generator::{Generator, Limits};
 use benches::lab::Lab;
 use benches::report::{median, table, thousands};
-use benches::router::{Contender, GENERATOR_CORE, ROUTER_CORE, Router};
-use benches::sink::{Expected, Sink};
+use benches::router::{Contender, GENERATOR_CORE, ROUTER_CORE};
+use benches::throughput::{self, Measured};
 use benches::{Error, Result, sys};
 use clap::Parser;
 
@@ -47,61 +44,6 @@ fn contender(text: &str) -> Result<Contender> {
     }
 }
 
-/// Packets a second, routed and offered.
-struct Measured {
-    routed: f64,
-    offered: f64,
-}
-
-fn measure(lab: &Lab, contender: Contender, a: &Arguments) -> Result<Measured> {
-    let expected = lab.routed();
-    let expected = Expected {
-        ttl: expected.ttl.filter(|_| contender.routes()),
-        ..expected
-    };
-    let sink = Sink::attach(&lab.sink(), "s0", expected, false)?;
-    let mut router = Router::start(lab, contender)?;
-    let traffic = lab.traffic(a.ipv6, a.size);
-    let unlimited = Limits {
-        packets: u64::MAX,
-        time: Duration::from_secs_f64(a.seconds + 60.0),
-        rate: Some(1000),
-    };
-    // A trickle until the first packet comes through: it resolves neighbours, and testpmd does not say when it is ready.
-    let trickle = Generator::start(&lab.generator(), "g0", &traffic, GENERATOR_CORE, unlimited)?;
-    wait_for("a routed packet", Duration::from_secs(20), || {
-        Ok(sink.seen()?.good > 0)
-    })?;
-    trickle.stop()?;
-    let generator = Generator::start(
-        &lab.generator(),
-        "g0",
-        &traffic,
-        GENERATOR_CORE,
-        Limits {
-            rate: None,
-            ..unlimited
-        },
-    )?;
-    pause(Duration::from_millis(700))?;
-    let (before, start) = (sink.seen()?, Instant::now());
-    pause(Duration::from_secs_f64(a.seconds))?;
-    let (after, took) = (sink.seen()?, start.elapsed().as_secs_f64());
-    let (_, offered) = generator.stop()?;
-    router.check()?;
-    if after.bad > 0 {
-        return Err(Error::new(format!(
-            "{}: {} packets with wrong MACs or TTL",
-            contender.name(),
-            after.bad
-        )));
-    }
-    Ok(Measured {
-        routed: (after.good - before.good) as f64 / took,
-        offered,
-    })
-}
-
 fn work(a: &Arguments) -> Result<()> {
     if a.rounds == 0 || a.contenders.is_empty() || !(0.1..=600.0).contains(&a.seconds) {
         return Err(Error::new(
@@ -113,7 +55,7 @@ fn work(a: &Arguments) -> Result<()> {
     let mut results: Vec<Vec<Measured>> = a.contenders.iter().map(|_| Vec::new()).collect();
     for round in 1..=a.rounds {
         for (contender, results) in a.contenders.iter().zip(&mut results) {
-            let measured = measure(&lab, *contender, a)?;
+            let measured = throughput::measure(&lab, *contender, a.ipv6, a.size, a.seconds)?;
             eprintln!(
                 "round {round}: {:<34} {:>9} packets/s of {:>9} offered",
                 contender.name(),

@@ -2,6 +2,7 @@
 //! a full Internet table costs.
 
 pub mod idle;
+pub mod many;
 pub mod route;
 pub mod table;
 pub mod wake;
