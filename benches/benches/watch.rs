@@ -25,8 +25,8 @@ use forwarder::path::{BURST, Departure, Kind};
 use forwarder::reason::Reason;
 use forwarder::watch::{Decided, Point, Points, PortSet, Recent, Tap, TapSpec};
 
-const ROUNDS: usize = 31;
-const BURSTS: u32 = 2000;
+const ROUNDS: usize = 1001;
+const BURSTS: u32 = 20;
 
 /// One thing that is measured: a round of it takes so long for each packet.
 type Variant = (&'static str, Box<dyn FnMut() -> f64>);

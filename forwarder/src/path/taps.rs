@@ -3,6 +3,8 @@
 //! A packet's bytes are copied where it comes in, before anything changes them, into a place of the tap's ring; what became
 //! of it is written there when that is known, and the places of a burst become readable together at its end.
 
+use std::sync::Arc;
+
 use classifier::packet::{glance, parse};
 
 use super::finish::Finish;
@@ -14,7 +16,7 @@ use crate::frame::Memory;
 use crate::hold::Held;
 use crate::reason::Reason;
 use crate::settings::PortId;
-use crate::watch::{Decided, End, LinkState, MAX_TAPS, Point, Record, Slot, Way};
+use crate::watch::{Decided, End, LinkState, MAX_TAPS, Point, Record, Slot, Tap, Way};
 
 /// The points at which a packet that comes in is shown.
 const ARRIVALS: [Point; 2] = [Point::Rx, Point::Trace];
@@ -57,6 +59,18 @@ impl Pending {
         mem: &impl Memory,
         departure: Option<&Departure>,
     ) {
+        let is_shown = self
+            .0
+            .iter()
+            .take(view.taps.len())
+            .any(|places| places[lane].is_some());
+        let departure = departure.filter(|departure| {
+            let leaves = |tap: &Arc<Tap>| tap.looks(Point::Tx, departure.egress);
+            view.taps.iter().any(leaves)
+        });
+        if !is_shown && departure.is_none() {
+            return;
+        }
         let record = of_lane(view, lanes, lane, end);
         for (tap, places) in view.taps.iter().zip(self.0.iter_mut()) {
             if let Some((point, slot)) = places[lane].take() {

@@ -277,6 +277,15 @@ fn what_the_egress_port_does_not_take_is_dropped_and_counted() {
         while lab.round() {}
         let (forwarded, full) = counted(&lab, Reason::TxRingFull);
         assert_eq!((forwarded, full), (2048, 4000 - 2048), "{workers} workers");
+        // The worker of the egress queue has dropped them, and keeps them as they were to leave.
+        let mut kept = Vec::new();
+        lab.shared.watch().recent(workers - 1).last(usize::MAX, &mut kept);
+        assert_eq!(kept.len() as u64, full);
+        assert!(
+            kept.iter().all(|packet| packet.reason == Reason::TxRingFull
+                && packet.port == IN
+                && packet.data[22] == 63)
+        );
         assert_eq!(lab.census(), u64::from(FRAMES));
         lab.end();
     }
