@@ -61,12 +61,14 @@ pub fn compare(
     differences
 }
 
-/// The steering program's prefixes against the local table.
+/// The steering program's prefixes against the local table and what VRFs have of their own.
 fn compare_local(state: &State, program: &Program, differences: &mut Vec<Difference>) {
-    let wanted: BTreeSet<IpPrefix> = state
-        .rib
-        .prefixes(LOCAL_TABLE)
-        .filter(|prefix| state.is_local(*prefix))
+    let tables = state.tables.iter().copied().chain([LOCAL_TABLE]);
+    let wanted: BTreeSet<IpPrefix> = tables
+        .flat_map(|table| {
+            let prefixes = state.rib.prefixes(table);
+            prefixes.filter(move |prefix| state.has_local(table, *prefix))
+        })
         .collect();
     for prefix in wanted.symmetric_difference(program.local()) {
         let side = |yes: bool| {

@@ -235,7 +235,7 @@ impl Program {
         outcome
     }
 
-    /// The prefixes of the data plane to look at, each once; those of the local table go to the outcome.
+    /// The prefixes of the data plane to look at, each once; those that are the node's own go to the outcome.
     fn places(&mut self, state: &State, changes: &mut Changes, outcome: &mut Outcome) -> Vec<Place> {
         let mut places = std::mem::take(&mut changes.prefixes);
         places.sort_unstable();
@@ -255,7 +255,8 @@ impl Program {
             }
         }
         places.retain(|(table, prefix)| {
-            if *table == LOCAL_TABLE {
+            let own = *table == LOCAL_TABLE || state.has_local(*table, *prefix);
+            if own || self.local.contains(prefix) {
                 match (state.is_local(*prefix), self.local.contains(prefix)) {
                     (true, false) => {
                         self.local.insert(*prefix);
@@ -267,6 +268,8 @@ impl Program {
                     }
                     _ => {}
                 }
+            }
+            if *table == LOCAL_TABLE {
                 return false;
             }
             if !state.neighbours.is_empty() {

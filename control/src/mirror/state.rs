@@ -297,9 +297,15 @@ impl State {
             .map(|(_, neighbour)| neighbour)
     }
 
-    /// Whether a prefix is the node's own: packets to it are the kernel's.
+    /// Whether a prefix is the node's own: packets to it are the kernel's. The addresses of a VRF's devices are in the VRF's
+    /// table, all others in the local one.
     pub fn is_local(&self, prefix: IpPrefix) -> bool {
-        self.rib.get(LOCAL_TABLE, prefix).iter().any(|route| {
+        self.has_local(LOCAL_TABLE, prefix) || self.tables.iter().any(|table| self.has_local(*table, prefix))
+    }
+
+    /// Whether one table says that a prefix is the node's own.
+    pub fn has_local(&self, table: u32, prefix: IpPrefix) -> bool {
+        self.rib.get(table, prefix).iter().any(|route| {
             self.rib.targets.get(route.target).is_some_and(|target| {
                 matches!(
                     target.kind,

@@ -103,12 +103,29 @@ fn reload(router: &Router, mode: &str) {
     assert_eq!(router.mode(), mode, "after a reload");
 }
 
+/// Waits until a process that was asked to end has ended. igb resets its device whenever a socket or the program goes, which
+/// takes seconds here; what the process waits for in the kernel is told when it does not end.
+fn ends(process: &tests::host::Program) {
+    wait_for("margayd ends", LIMIT * 3, || {
+        process.exited().ok_or_else(|| {
+            let tasks = std::fs::read_dir(format!("/proc/{}/task", process.pid()))
+                .into_iter()
+                .flatten()
+                .flatten();
+            tasks
+                .filter_map(|task| std::fs::read_to_string(task.path().join("stack")).ok())
+                .collect::<Vec<_>>()
+                .join("\n")
+        })
+    });
+}
+
 /// Killed while frames are on their way, and started again at once: the driver's queues are still being taken down.
 fn killed(router: &Router, mode: &str) {
     for _ in 0..3 {
         let process = router.margay.process();
         process.signal(libc::SIGKILL);
-        wait_for("the process ends", LIMIT, || process.exited());
+        ends(&process);
         router.launch();
         assert_eq!(router.mode(), mode, "after a kill");
     }
@@ -145,7 +162,7 @@ fn exit(kind: &str, mode: &str) {
         for signal in [libc::SIGTERM, libc::SIGKILL] {
             let process = router.margay.process();
             process.signal(signal);
-            wait_for("the process ends", LIMIT, || process.exited());
+            ends(&process);
             let links = router.net.r.sh("ip link");
             assert!(!links.contains("xdp"), "an XDP program is left: {links}");
             router.net.u.reaches("10.0.0.1");
@@ -186,7 +203,7 @@ fn restarts(kind: &str) {
         } else {
             libc::SIGKILL
         });
-        wait_for("the process ends", LIMIT, || process.exited());
+        ends(&process);
         router.margay.launch();
         router.margay.ready();
         for port in ["up0", "up1"] {
