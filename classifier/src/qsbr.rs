@@ -68,6 +68,17 @@ struct Inner {
     retired: Mutex<VecDeque<(u64, Deferred)>>,
 }
 
+impl Drop for Inner {
+    /// Readers hold the domain: the last owner frees what waited for them.
+    fn drop(&mut self) {
+        loop {
+            let item = locked(&self.retired).pop_front();
+            let Some((_, free)) = item else { return };
+            free();
+        }
+    }
+}
+
 /// A set of readers and of the memory that they may still read. Clones are the same domain.
 #[derive(Clone)]
 pub struct Domain {

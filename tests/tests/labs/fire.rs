@@ -63,7 +63,7 @@ fn event(random: &mut Random) -> String {
         3 => format!("addr del 10.20.{n}.{}/24 dev d{n}", 100 + host),
         4 => format!("addr replace 10.20.{n}.1/24 dev d{n}"),
         5 => format!(
-            "-6 addr {} fd20:{n}::{host}:1/64 dev d{n}",
+            "addr {} fd20:{n}::{host}:1/64 dev d{n}",
             ["add", "del"][m as usize % 2]
         ),
         6 => format!("neigh replace 10.20.{n}.{host} lladdr 02:00:00:00:0{m}:0{host} dev d{n} nud permanent"),
@@ -74,7 +74,7 @@ fn event(random: &mut Random) -> String {
             "route {} 10.30.{p}.0/24 nhid {id}",
             ["replace", "del"][m as usize % 2]
         ),
-        11 => format!("-6 route {verb} fd30:{p:x}::/48 via fd20:{n}::{host} dev d{n} metric {metric}"),
+        11 => format!("route {verb} fd30:{p:x}::/48 via fd20:{n}::{host} dev d{n} metric {metric}"),
         12 => format!(
             "route replace 10.30.{p}.0/24 metric {metric} nexthop via 10.20.{n}.{host} weight 2 nexthop via 10.20.{m}.9 weight 1"
         ),
@@ -256,7 +256,7 @@ fn full_table() -> Option<String> {
     }
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let line = |prefix: &str| match prefix.contains(':') {
-        true => format!("-6 route add {prefix} via fd00::2\n"),
+        true => format!("route add {prefix} via fd00::2\n"),
         false => format!("route add {prefix} via 10.0.0.2\n"),
     };
     Some(text.lines().map(line).collect())
