@@ -269,6 +269,7 @@ mod x86 {
             };
             let mut words = [_mm512_setzero_si512(); GROUPS];
             let mut rest = [_mm512_setzero_si512(); GROUPS];
+            let mut next = [_mm512_setzero_si512(); GROUPS];
             let mut further = 0;
             for group in 0..GROUPS {
                 let four = |at| _mm512_loadu_si512(from.add(16 * group + at).cast());
@@ -282,12 +283,15 @@ mod x86 {
                 rest[group] = sixteen(second);
                 let root = _mm512_i32gather_epi32::<4>(_mm512_srli_epi32::<16>(key), base.cast());
                 words[group] = root;
-                let direct = of_kind(root, Kind::Table);
+                next[group] = _mm512_add_epi32(place(root), _mm512_and_si512(key, all(0xffff)));
+            }
+            // In a loop of its own: the misses of all groups overlap.
+            for (words, next) in words.iter_mut().zip(next) {
+                let direct = of_kind(*words, Kind::Table);
                 if direct != 0 {
-                    let at = _mm512_add_epi32(place(root), _mm512_and_si512(key, all(0xffff)));
-                    words[group] = gather(root, direct, at);
+                    *words = gather(*words, direct, next);
                 }
-                further |= refer(words[group]);
+                further |= refer(*words);
             }
             if further == 0 {
                 for (group, words) in words.into_iter().enumerate() {
