@@ -5,9 +5,9 @@
 //! ```
 
 use std::hint::black_box;
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use benches::acl_sets::classbench;
 use classifier::acl::{BURST, Image, Limits, List, Match, Way};
 use classifier::packet::Headers;
 use control::bench::acl::{parse_keys, parse_rules};
@@ -15,25 +15,11 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 
 const SETS: [&str; 6] = ["acl1_1k", "fw1_1k", "ipc1_1k", "acl1_10k", "fw1_10k", "ipc1_10k"];
 
-fn text(name: &str) -> Option<String> {
-    let data = std::env::var_os("MARGAY_DATA").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data"),
-        PathBuf::from,
-    );
-    let path = data.join("classbench").join(format!("{name}.gz"));
-    let Ok(file) = std::fs::File::open(&path) else {
-        eprintln!("SKIPPED: {} is not there (set MARGAY_DATA)", path.display());
-        return None;
-    };
-    let mut text = String::new();
-    flate2::read::GzDecoder::new(file)
-        .read_to_string(&mut text)
-        .expect("a gzip file");
-    Some(text)
-}
-
 fn load(set: &str) -> Option<(List, Vec<Headers>)> {
-    let (rules, keys) = (text(&format!("{set}.rules"))?, text(&format!("{set}.keys"))?);
+    let (rules, keys) = (
+        classbench(&format!("{set}.rules"))?,
+        classbench(&format!("{set}.keys"))?,
+    );
     let list = parse_rules(&rules, Path::new(set)).expect("ClassBench rules");
     let keys = parse_keys(&keys, Path::new(set)).expect("keys");
     Some((list, keys.into_iter().map(|k| k.headers).collect()))

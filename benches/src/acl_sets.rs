@@ -15,7 +15,37 @@
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
+use std::io::Read;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::path::Path;
+
+/// A file of the ClassBench folder in the shared data (`MARGAY_DATA`, else `../shared/data`), unpacked; `None`, said loudly,
+/// where it is missing.
+///
+/// # Panics
+/// When the file is there and is not in gzip format.
+pub fn classbench(name: &str) -> Option<String> {
+    shared(&format!("classbench/{name}"))
+}
+
+/// As [`classbench`], for any packed text of the shared data.
+///
+/// # Panics
+/// As [`classbench`].
+pub fn shared(name: &str) -> Option<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let data = std::env::var_os("MARGAY_DATA").unwrap_or_else(|| "../shared/data".into());
+    let path = root.join(data).join(format!("{name}.gz"));
+    let Ok(file) = std::fs::File::open(&path) else {
+        eprintln!("SKIPPED: {} is not there (set MARGAY_DATA)", path.display());
+        return None;
+    };
+    let mut text = String::new();
+    flate2::read::GzDecoder::new(file)
+        .read_to_string(&mut text)
+        .expect("a gzip file");
+    Some(text)
+}
 
 /// A rule in numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -226,6 +256,31 @@ pub fn print_rules(rules: &[Rule], ipv6: bool) -> String {
             "@{src}\t{dst}\t{} : {}\t{} : {}\t0x{:02x}/0x{:02X}\t0x0000/0x0000",
             r.sport.0, r.sport.1, r.dport.0, r.dport.1, r.proto.0, r.proto.1
         );
+    }
+    out
+}
+
+/// Writes a set as an access list of IPv4, named and default deny; every rule allows.
+pub fn print_list(name: &str, rules: &[Rule]) -> String {
+    let mut out = format!("version = 1\n[[acl]]\nname = \"{name}\"\ndefault = \"deny\"\n");
+    for rule in rules {
+        out += "[[acl.rule]]\naction = \"allow\"\n";
+        for (key, (addr, len)) in [("src", rule.src), ("dst", rule.dst)] {
+            if len > 0 {
+                let _ = writeln!(out, "{key} = [\"{}/{len}\"]", Ipv4Addr::from(addr));
+            }
+        }
+        if rule.proto.1 != 0 {
+            let _ = writeln!(out, "proto = {}", rule.proto.0);
+        }
+        // ClassBench sets name ports for protocols that have none, too, which a list may not.
+        if rule.proto.1 == 0 || [6, 17].contains(&rule.proto.0) {
+            for (key, (low, high)) in [("sport", rule.sport), ("dport", rule.dport)] {
+                if (low, high) != (0, u16::MAX) {
+                    let _ = writeln!(out, "{key} = [\"{low}-{high}\"]");
+                }
+            }
+        }
     }
     out
 }

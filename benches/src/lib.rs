@@ -6,7 +6,10 @@
 use std::fmt;
 
 pub mod acl_large_sets;
+pub mod acl_peer;
+pub mod acl_reload;
 pub mod acl_sets;
+pub mod acl_table;
 pub mod acl_worst;
 pub mod command;
 pub mod figures;

@@ -215,7 +215,6 @@ fn scratch(name: &str) -> Result<PathBuf> {
 pub struct Margayd {
     process: Process,
     socket: PathBuf,
-    netns: String,
 }
 
 impl Margayd {
@@ -242,11 +241,7 @@ impl Margayd {
         fs::write(&path, config).context(path.display())?;
         let arguments = ["--config".to_owned(), path.display().to_string()];
         let process = Process::start(&lab.router(), &binary("margayd")?, &arguments, dir)?;
-        Ok(Margayd {
-            process,
-            socket,
-            netns: lab.router(),
-        })
+        Ok(Margayd { process, socket })
     }
 
     /// Whether `status --ready` says yes; an error if the daemon has ended.
@@ -257,15 +252,16 @@ impl Margayd {
 
     /// Runs a `margay` command against it.
     pub fn cli(&self, arguments: &str) -> Result<String> {
+        // The socket is a file: its namespace does not matter.
         let margay = binary("margay")?;
-        run_in(
-            &self.netns,
-            &format!(
-                "{} --socket {} {arguments}",
-                margay.display(),
-                self.socket.display()
-            ),
-        )
+        let socket = self.socket.display();
+        run(&format!("{} --socket {socket} {arguments}", margay.display()))
+    }
+
+    /// Writes a file of access lists, which the next `acl reload` reads.
+    pub fn write_list(&self, name: &str, text: &str) -> Result<()> {
+        let path = self.process.dir.join("acl.d").join(format!("{name}.toml"));
+        fs::write(&path, text).context(path.display())
     }
 
     /// Runs a `margay` command with `-j` and parses the answer.

@@ -1,29 +1,10 @@
 //! Access lists over real and grown rule sets: every look-up way against expected first matches.
 
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use benches::acl_sets;
+use benches::acl_sets::{self, classbench};
 use classifier::acl::{Image, Limits, List, Match, Way};
 use control::bench::acl::{Key, parse_keys, parse_rules};
-
-/// A file of the shared data; `None`, said loudly, where it is missing.
-fn data(name: &str) -> Option<String> {
-    let folder = std::env::var_os("MARGAY_DATA").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data"),
-        PathBuf::from,
-    );
-    let path = folder.join("classbench").join(name);
-    let Ok(file) = std::fs::File::open(&path) else {
-        eprintln!("SKIPPED: {} is not there (set MARGAY_DATA)", path.display());
-        return None;
-    };
-    let mut text = String::new();
-    flate2::read::GzDecoder::new(file)
-        .read_to_string(&mut text)
-        .expect("a gzip file");
-    Some(text)
-}
 
 fn check(name: &str, list: &List, keys: &[Key], limits: &Limits) {
     let mut image = Image::compile(list, limits).expect("fits");
@@ -56,8 +37,10 @@ fn classbench_sets_give_their_expected_first_matches() {
     // Every base set ends with a rule for everything: without it there are misses.
     let mut misses = 0;
     for set in ["acl1_1k", "fw1_1k", "ipc1_1k", "acl1_10k", "fw1_10k", "ipc1_10k"] {
-        let (Some(rules), Some(keys)) = (data(&format!("{set}.rules.gz")), data(&format!("{set}.keys.gz")))
-        else {
+        let (Some(rules), Some(keys)) = (
+            classbench(&format!("{set}.rules")),
+            classbench(&format!("{set}.keys")),
+        ) else {
             return;
         };
         let list = parse_rules(&rules, Path::new(set)).expect("ClassBench rules");
@@ -89,7 +72,7 @@ fn grown_sets_give_what_a_scan_gives() {
         ("fw1_10k", large / 10),
         ("ipc1_10k", large / 10),
     ] {
-        let Some(text) = data(&format!("{base}.rules.gz")) else {
+        let Some(text) = classbench(&format!("{base}.rules")) else {
             return;
         };
         let rules = acl_sets::grow(&acl_sets::parse(&text).expect("ClassBench rules"), count, 1);
