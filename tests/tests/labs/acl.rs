@@ -1,5 +1,6 @@
 //! Access lists: a deny in each direction, counted as a drop and by its rule; reject answers; a bad file changes nothing; a missing list
-//! denies; a source that is not the workload's is dropped before any list.
+//! denies; a list that is exchanged under traffic judges every packet whole; a source that is not the workload's is dropped
+//! before any list.
 //!
 //! ```text
 //!   a 10.65.0.2 ── cali-a (ingress from-a) ┐
@@ -7,8 +8,12 @@
 //!   b 10.65.0.3 ── cali-b (egress to-b)    ┘
 //! ```
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::collections::HashSet;
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use tests::margay::list;
 use tests::raw::{Wire, ethernet, ipv4, ipv6, udp};
@@ -243,6 +248,183 @@ fn a_bad_file_changes_nothing() {
     margay.write_acl("a", FROM_A);
     assert_eq!(margay.run("acl reload").code, 0);
     a.reaches("203.0.113.1");
+    margay.check_sums();
+}
+
+/// The line of each kind of mistake is named, with exit code 6; the lists in use stay.
+#[test]
+fn mistakes_are_named_by_line() {
+    let Some((net, a, _b, margay)) = build("badline") else {
+        return;
+    };
+    let rule = |words: &str| {
+        format!(
+            "version = 1\n[[acl]]\nname = \"from-a\"\ndefault = \"allow\"\n[[acl.rule]]\naction = \"deny\"\n{words}\n"
+        )
+    };
+    let set = |words: &str| {
+        format!("version = 1\n[sets.s]\n{words}\n[[acl]]\nname = \"from-a\"\ndefault = \"allow\"\n")
+    };
+    // As many different pairs of port ranges as the memory limit cannot hold.
+    let many: String = (0..6000)
+        .map(|n| {
+            format!(
+                "[[acl.rule]]\naction = \"deny\"\nproto = \"tcp\"\nsport = [\"{n}-65535\"]\ndport = [\"0-{}\"]\n",
+                n * 7 % 65536
+            )
+        })
+        .collect();
+    let cases = [
+        ("unknown_set", 7, rule("src = [\"@nosuch\"]")),
+        ("empty_set", 2, set("prefixes = []")),
+        ("host_bits", 3, set("prefixes = [\"10.0.0.1/8\"]")),
+        ("range_upside_down", 7, rule("dport = [\"90-80\"]")),
+        ("host_bits", 7, rule("src = [\"10.0.0.1/8\"]")),
+        (
+            "mixed_families",
+            5,
+            rule("src = [\"10.0.0.0/8\"]\ndst = [\"2001:db8::/32\"]"),
+        ),
+        ("memory_limit", 2, rule("") + &many),
+    ];
+    for (code, line, text) in cases {
+        margay.write_acl("a", &text);
+        let done = margay.run("acl reload");
+        assert_eq!(done.code, 6, "{code}: {done:?}");
+        let place = format!("a.toml:{line}:");
+        assert!(
+            done.err.contains(&place) && done.err.contains(code),
+            "{code}: {done:?}"
+        );
+        // `acl check` says the same without a daemon's help.
+        let file = margay.config().with_file_name("acl.d").join("a.toml");
+        let done = margay.run(&format!("acl check {}", file.display()));
+        assert_eq!(done.code, 6, "{code}: {done:?}");
+        let said = done.out.clone() + &done.err;
+        assert!(said.contains(&place) && said.contains(code), "{code}: {done:?}");
+        counted(&margay, "acl_ingress", "from-a", 0, 2, || {
+            send(&net, &a, "203.0.113.1", "2001:db8:113::1", 7, 1)
+        });
+    }
+    // A port that is not there is no mistake: it may come. A port that is in no file is one.
+    assert_eq!(margay.run("port set nosuch --acl-ingress from-a").code, 3);
+    margay.write_acl("a", FROM_A);
+    assert_eq!(margay.run("acl reload").code, 0);
+    margay.check_sums();
+}
+
+/// A list that lets one of the two ports through, denies the other, and rejects what neither rule knows. So many rules more
+/// lie before them that nothing of one list's tables fits another's.
+fn one_of(ports: [u16; 2], more: usize) -> String {
+    let before: String = (0..more)
+        .map(|n| {
+            let (high, low) = (n / 250, n % 250);
+            format!("[[acl.rule]]\naction = \"reject\"\ndst = [\"198.51.{high}.{low}\"]\nproto = \"udp\"\ndport = [{n}]\n")
+        })
+        .collect();
+    let rule = |action: &str, port: u16| {
+        format!(
+            "[[acl.rule]]\naction = \"{action}\"\nproto = \"udp\"\ndst = [\"203.0.113.0/24\"]\ndport = [{port}]\n"
+        )
+    };
+    format!(
+        "version = 1\n[[acl]]\nname = \"from-a\"\ndefault = \"allow\"\n{before}{}{}\
+         [[acl.rule]]\naction = \"reject\"\nproto = \"udp\"\n",
+        rule("allow", ports[0]),
+        rule("deny", ports[1])
+    )
+}
+
+/// Numbered datagrams go in pairs to two ports; one list allows the first and denies the second, the other list the other way
+/// round, so that each packet tells by arriving or not which list has judged it. A packet that a mixture judged would
+/// arrive where the packets before and after it do not, or be rejected by the last rule.
+#[test]
+fn every_packet_is_judged_by_one_list() {
+    const PORTS: [u16; 2] = [2000, 2001];
+    const EXCHANGES: usize = 30;
+    let Some((net, a, _b, margay)) = build("swap") else {
+        return;
+    };
+    let (forth, back) = (PORTS, [PORTS[1], PORTS[0]]);
+    margay.write_acl("a", &one_of(forth, 0));
+    assert_eq!(margay.run("acl reload").code, 0);
+    a.reaches("203.0.113.1");
+    let (denied, replied) = (margay.drops("acl_ingress"), margay.port("cali-a", "replied"));
+    let stop = Arc::new(AtomicBool::new(false));
+    let receivers = PORTS.map(|port| {
+        let socket = net.u.enter(|| UdpSocket::bind(("203.0.113.1", port)));
+        let socket = socket.expect("a UDP port is free");
+        socket
+            .set_read_timeout(Some(Duration::from_millis(500)))
+            .expect("a time limit can be set");
+        let stop = stop.clone();
+        std::thread::spawn(move || {
+            let (mut seen, mut buffer) = (HashSet::new(), [0; 8]);
+            loop {
+                match socket.recv(&mut buffer) {
+                    Ok(8) => drop(seen.insert(u64::from_be_bytes(buffer))),
+                    Err(error) if error.kind() != ErrorKind::WouldBlock => panic!("{error}"),
+                    Err(_) if stop.load(Ordering::Relaxed) => return seen,
+                    _ => {}
+                }
+            }
+        })
+    });
+    let sent = Arc::new(AtomicU64::new(0));
+    let sender = {
+        let (stop, sent) = (stop.clone(), sent.clone());
+        let socket = a
+            .enter(|| UdpSocket::bind("0.0.0.0:0"))
+            .expect("a UDP port is free");
+        std::thread::spawn(move || {
+            while !stop.load(Ordering::Relaxed) {
+                let number = sent.load(Ordering::Relaxed);
+                for port in PORTS {
+                    let to = ("203.0.113.1", port);
+                    socket
+                        .send_to(&number.to_be_bytes(), to)
+                        .expect("the datagram leaves");
+                }
+                sent.store(number + 1, Ordering::Relaxed);
+                std::thread::sleep(Duration::from_micros(200));
+            }
+        })
+    };
+    for exchange in 1..=EXCHANGES {
+        let ports = if exchange % 2 == 0 { forth } else { back };
+        margay.write_acl("a", &one_of(ports, exchange % 3 * 400));
+        assert_eq!(margay.run("acl reload").code, 0);
+        let then = sent.load(Ordering::Relaxed);
+        wait_for("the stream goes on", LIMIT, || {
+            sent.load(Ordering::Relaxed) > then + 50
+        });
+    }
+    stop.store(true, Ordering::Relaxed);
+    sender.join().expect("the sender does not panic");
+    let seen = receivers.map(|receiver| receiver.join().expect("a receiver does not panic"));
+    let sent = sent.load(Ordering::Relaxed);
+    let arrived = seen.iter().map(|seen| seen.len() as u64).sum::<u64>();
+    let denied = margay.drops("acl_ingress") - denied;
+    // What a busy machine lost before or behind the lists may look like a denial.
+    let lost = (2 * sent).saturating_sub(arrived + denied);
+    assert!(lost * 100 <= sent, "{lost} of {} datagrams lost", 2 * sent);
+    let judges: Vec<bool> = (0..sent)
+        .flat_map(|number| [seen[0].contains(&number), !seen[1].contains(&number)])
+        .collect();
+    let changes = judges.windows(2).filter(|two| two[0] != two[1]).count();
+    println!(
+        "{sent} pairs, {arrived} arrived, {denied} denied, {changes} changes of {EXCHANGES} exchanges, {lost} lost"
+    );
+    assert!(
+        changes >= EXCHANGES.saturating_sub(2 * lost as usize) && changes <= EXCHANGES + 2 * lost as usize,
+        "{changes} changes of the judging list in {EXCHANGES} exchanges"
+    );
+    assert_eq!(margay.drops("acl_reject_ingress"), 0);
+    assert_eq!(
+        margay.port("cali-a", "replied"),
+        replied,
+        "nothing came to the last rule"
+    );
     margay.check_sums();
 }
 
