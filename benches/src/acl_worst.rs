@@ -149,9 +149,9 @@ fn search(image: &Image, pool: &[Headers], seconds: f64) -> Vec<u64> {
         }
         let mut next = sequence.clone();
         step(&mut next, pool, number);
-        // A pause of the machine looks like slow traffic: a step counts when the new sequence is slower three times in turn.
-        let slower = || rate(image, &next, 4) < 0.998 * rate(image, &sequence, 4);
-        if (0..3).all(|_| slower()) {
+        // A pause of the machine looks like slow traffic: a step counts when the new sequence is clearly slower four times in turn.
+        let slower = || rate(image, &next, 3) < 0.99 * rate(image, &sequence, 3);
+        if (0..4).all(|_| slower()) {
             sequence = next;
             kept.push(number);
         }

@@ -36,7 +36,7 @@ mod table;
 pub mod trie;
 mod way;
 
-pub(crate) use frozen::Frozen;
+pub(crate) use frozen::{Bytes, Frozen};
 pub use prefix::{Addr, IpPrefix, LpmError, Prefix};
 pub use table::{Engine, Table, TableReader};
 pub use way::Way;

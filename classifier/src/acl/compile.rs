@@ -5,7 +5,8 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 
 use super::image::{AddressMap, Engine, Line, Rest, Tables};
-use super::model::{List, Rule};
+use super::model::{List, Match, Rule};
+use super::run;
 use crate::lpm::Frozen;
 use crate::packet::Family;
 
@@ -297,13 +298,17 @@ fn decide(dense: &mut Dense, leaves: &Leaves, upper: &Upper) -> Vec<u32> {
 const CUBE_BYTES: usize = 128 << 10;
 
 /// Makes one table of the dense one and its written-out leaves, where that is small: see `Rest::cube`.
-fn cut_out(dense: &mut Dense, decided: &mut Vec<u32>, classes: u32, default: u32) -> Vec<u32> {
+fn cut_out(dense: &mut Dense, decided: &mut Vec<u32>, classes: u32, default: u32) -> Vec<Match> {
     let entries = dense.cells.len() * classes as usize;
-    if decided.is_empty() || entries * 4 > CUBE_BYTES {
+    if decided.is_empty() || entries * size_of::<Match>() > CUBE_BYTES {
         return Vec::new();
     }
     let rules = |&cell: &u32| decided[cell as usize..][..classes as usize].iter();
-    let cube = dense.cells.iter().flat_map(rules).map(|&rule| rule.min(default));
+    let cube = dense
+        .cells
+        .iter()
+        .flat_map(rules)
+        .map(|&rule| run::decode(rule.min(default)));
     let cube = cube.collect();
     for at in dense.src.iter_mut().chain(&mut dense.dst) {
         *at *= classes;

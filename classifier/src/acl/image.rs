@@ -94,7 +94,7 @@ pub(super) struct Rest {
     pub(super) decided: Vec<u32>,
     /// The rule for each combination of address classes and upper class, where that is so small that no other table is
     /// needed: `dense_src` + `dense_dst` + upper class. Otherwise empty.
-    pub(super) cube: Vec<u32>,
+    pub(super) cube: Vec<Match>,
     pub(super) nodes: Vec<Line>,
     /// Lines of ten rules: words 0 to 4 hold signatures of 16 bits, word 5 the next line or 0, words 6 to 15 the rules.
     pub(super) leaves: Vec<Line>,
@@ -109,7 +109,7 @@ impl Engine {
         self.src.bytes()
             + self.dst.bytes()
             + rest.upper.bytes()
-            + (rows + rest.cells.len() + rest.decided.len() + rest.cube.len()) * 4
+            + (rows + rest.cells.len() + rest.decided.len() + 2 * rest.cube.len()) * 4
             + (rest.nodes.len() + rest.leaves.len()) * 64
     }
 }
@@ -236,6 +236,11 @@ impl Image {
     /// Judges a burst of up to [`super::BURST`] packets; `out` is at least as long as `packets`.
     pub fn classify_burst(&self, packets: &[Headers], out: &mut [Match]) {
         for (packets, out) in packets.chunks(super::BURST).zip(out.chunks_mut(super::BURST)) {
+            if let Some(tables) = &self.v4
+                && run::burst_at_once(tables, self.way, packets, out)
+            {
+                continue;
+            }
             let v4 = packets.iter().filter(|p| p.family == Family::V4).count();
             if v4 == packets.len() {
                 self.family(&self.v4, packets, None, out);

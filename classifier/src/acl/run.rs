@@ -11,7 +11,7 @@ use super::compile::map::{CUT, Few4, NODE};
 use super::image::{AddressMap, Engine, LEAF_RULES, Line, Node64, Rest, Tables, Way};
 use super::model::{Action, Match};
 use super::{BURST, compile::upper::Upper};
-use crate::packet::Headers;
+use crate::packet::{Family, Headers};
 
 mod address;
 mod short;
@@ -75,7 +75,7 @@ impl Ops for Scalar {
 
 /// A packed rule as it is answered.
 #[inline(always)]
-fn decode(packed: u32) -> Match {
+pub(super) fn decode(packed: u32) -> Match {
     const ACTIONS: [Action; 4] = [Action::Allow, Action::Deny, Action::Reject, Action::Deny];
     Match {
         action: ACTIONS[packed as usize & 3],
@@ -90,11 +90,13 @@ pub(super) fn available() -> Vec<Way> {
     {
         if is_x86_feature_detected!("avx2")
             && is_x86_feature_detected!("bmi1")
+            && is_x86_feature_detected!("bmi2")
             && is_x86_feature_detected!("popcnt")
         {
             ways.push(Way::Avx2);
         }
-        let wide = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw");
+        let wide =
+            ways.len() > 1 && is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw");
         if wide && is_x86_feature_detected!("avx512vl") && is_x86_feature_detected!("avx512dq") {
             ways.push(Way::Avx512);
         }
@@ -193,15 +195,6 @@ unsafe fn judge<O: Ops>(
     unsafe {
         let packet = |i: usize| at(packets, pick(i));
         let asks = (e.upper.extra.is_some(), !e.upper.second.is_empty());
-        if let (AddressMap::Few(src), AddressMap::Few(dst), false) = (&maps.src, &maps.dst, e.cube.is_empty())
-        {
-            return match asks {
-                (false, false) => at_once::<false, false>(src, dst, e, n, packet, &pick, out),
-                (false, true) => at_once::<false, true>(src, dst, e, n, packet, &pick, out),
-                (true, false) => at_once::<true, false>(src, dst, e, n, packet, &pick, out),
-                (true, true) => at_once::<true, true>(src, dst, e, n, packet, &pick, out),
-            };
-        }
         match asks {
             (false, false) => upper_classes::<false, false>(&e.upper, n, packet, &mut class),
             (false, true) => upper_classes::<false, true>(&e.upper, n, packet, &mut class),
@@ -213,8 +206,7 @@ unsafe fn judge<O: Ops>(
         if !e.cube.is_empty() {
             for i in 0..n {
                 let cell = at(&e.dense_src, *at(&src, i) as usize) + at(&e.dense_dst, *at(&dst, i) as usize);
-                let rule = *at(&e.cube, (cell + at(&class, i)) as usize);
-                set(out, pick(i), decode(rule));
+                set(out, pick(i), *at(&e.cube, (cell + at(&class, i)) as usize));
             }
             return;
         }
@@ -248,43 +240,82 @@ unsafe fn judge<O: Ops>(
     }
 }
 
-/// Lists over large sets, with so few combinations that one table decides: each packet in one go, so that nothing is
-/// written down between the steps. The maps' lines are asked for beforehand: the steps of one packet are so many that the
-/// processor would not get far enough ahead to have many misses under way. A branch tells the addresses of cut /24s apart:
-/// where they are seldom it costs nothing, and a wrong guess is cheaper than a second pass over the burst.
+/// Judges a burst by a list over large sets, with so few combinations that one table decides: each packet in one go, so that
+/// nothing is written down between the steps. The maps' lines are asked for beforehand: the steps of one packet are so many
+/// that the processor would not get far enough ahead to have many misses under way. A branch tells the addresses of cut /24s
+/// apart: where they are seldom it costs nothing, and a wrong guess is cheaper than a second pass over the burst.
+///
+/// Answers whether it has done so: only when all packets are IPv4.
 ///
 /// # Safety
-/// As for [`judge`]; `packet` gives one for every number below `n`.
+/// The tables are as the compiler built them; `out` is as long as `packets`.
 #[inline(always)]
-unsafe fn at_once<'p, const EXTRA: bool, const SPORT: bool>(
-    src: &Few4,
-    dst: &Few4,
+unsafe fn at_once<const EXTRA: bool, const SPORT: bool>(
+    (src, dst): (&Few4, &Few4),
     e: &Rest,
-    n: usize,
-    packet: impl Fn(usize) -> &'p Headers,
-    pick: impl Fn(usize) -> usize,
+    packets: &[Headers],
     out: &mut [Match],
-) {
-    for i in 0..n {
-        let p = packet(i);
+) -> bool {
+    let mut v4 = true;
+    for p in packets {
+        v4 &= p.family == Family::V4;
         address::ask(src, p.src as u32);
         address::ask(dst, p.dst as u32);
     }
-    for i in 0..n {
+    if !v4 {
+        return false;
+    }
+    for (p, out) in packets.iter().zip(out) {
         // SAFETY: the caller's promise; the cube has an entry for every combination.
         unsafe {
-            let p = packet(i);
             let upper = upper_class::<EXTRA, SPORT>(&e.upper, p);
             let mut s = address::few_entry(src, p.src as u32);
             let mut d = address::few_entry(dst, p.dst as u32);
-            if s == CUT {
-                s = address::few_cut(src, p.src as u32);
-            }
-            if d == CUT {
-                d = address::few_cut(dst, p.dst as u32);
+            if s.max(d) == CUT {
+                if s == CUT {
+                    s = address::few_cut(src, p.src as u32);
+                }
+                if d == CUT {
+                    d = address::few_cut(dst, p.dst as u32);
+                }
             }
             let cell = at(&e.dense_src, s as usize) + at(&e.dense_dst, d as usize) + upper;
-            set(out, pick(i), decode(*at(&e.cube, cell as usize)));
+            *out = *at(&e.cube, cell as usize);
+        }
+    }
+    true
+}
+
+/// [`at_once`], by what the list looks at.
+///
+/// # Safety
+/// As for [`at_once`].
+#[inline(always)]
+unsafe fn few(maps: (&Few4, &Few4), e: &Rest, packets: &[Headers], out: &mut [Match]) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match (e.upper.extra.is_some(), !e.upper.second.is_empty()) {
+            (false, false) => at_once::<false, false>(maps, e, packets, out),
+            (false, true) => at_once::<false, true>(maps, e, packets, out),
+            (true, false) => at_once::<true, false>(maps, e, packets, out),
+            (true, true) => at_once::<true, true>(maps, e, packets, out),
+        }
+    }
+}
+
+/// Judges a burst in one go, where the tables allow for it and all packets are IPv4; answers whether it has.
+pub(super) fn burst_at_once(tables: &Tables, way: Way, packets: &[Headers], out: &mut [Match]) -> bool {
+    let Tables::Full(e) = tables else { return false };
+    let (AddressMap::Few(src), AddressMap::Few(dst), false) = (&e.src, &e.dst, e.rest.cube.is_empty()) else {
+        return false;
+    };
+    assert!(packets.len() <= BURST && out.len() >= packets.len());
+    // SAFETY: the compiler built the tables; an image has a way only when `available` found its instructions.
+    unsafe {
+        match way {
+            #[cfg(target_arch = "x86_64")]
+            Way::Avx2 | Way::Avx512 => x86::few_avx2((src, dst), &e.rest, packets, out),
+            _ => few((src, dst), &e.rest, packets, out),
         }
     }
 }

@@ -70,6 +70,49 @@ impl<A> std::fmt::Debug for Frozen<A> {
     }
 }
 
+/// Zeroed bytes on huge pages where the kernel has some, for tables that look-ups go all over.
+pub(crate) struct Bytes {
+    memory: Arena,
+    len: usize,
+}
+
+impl Bytes {
+    /// So many bytes.
+    ///
+    /// # Errors
+    /// [`LpmError::Memory`].
+    pub(crate) fn zeroed(len: usize) -> Result<Self, LpmError> {
+        let memory = Arena::new(len.div_ceil(4))?;
+        Ok(Bytes { memory, len })
+    }
+}
+
+impl std::ops::Deref for Bytes {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        // SAFETY: needed to see words as bytes. The arena has that many, initialised; it is ours alone, so that nobody
+        // stores to it while it is borrowed.
+        unsafe { std::slice::from_raw_parts(self.memory.base().cast(), self.len) }
+    }
+}
+
+impl std::ops::DerefMut for Bytes {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above; borrowed mutably, nobody else reads it. The arena's memory was allocated to be written to.
+        unsafe { std::slice::from_raw_parts_mut(self.memory.base().cast_mut().cast(), self.len) }
+    }
+}
+
+impl std::fmt::Debug for Bytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Bytes")
+            .field("len", &self.len)
+            .finish_non_exhaustive()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,7 +5,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Headers, Line, Match, Node64, Ops, Tables, steps};
+use super::{Few4, Headers, Line, Match, Node64, Ops, Rest, Tables, few, steps};
 
 struct Avx2;
 
@@ -122,17 +122,32 @@ impl Ops for Avx512 {
 }
 
 /// # Safety
-/// The CPU has AVX2, BMI1 and POPCNT; otherwise as for [`steps`].
-#[target_feature(enable = "avx2,bmi1,popcnt")]
+/// The CPU has AVX2, BMI1, BMI2 and POPCNT; otherwise as for [`steps`].
+#[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
 pub(super) unsafe fn burst_avx2(e: &Tables, packets: &[Headers], order: Option<&[u8]>, out: &mut [Match]) {
     // SAFETY: the caller's promise.
     unsafe { steps::<Avx2>(e, packets, order, out) }
 }
 
 /// # Safety
-/// The CPU has AVX-512 F, BW, VL and DQ; otherwise as for [`steps`].
-#[target_feature(enable = "avx2,bmi1,popcnt,avx512f,avx512bw,avx512vl,avx512dq")]
+/// The CPU has BMI2, AVX-512 F, BW, VL and DQ; otherwise as for [`steps`].
+#[target_feature(enable = "avx2,bmi1,bmi2,popcnt,avx512f,avx512bw,avx512vl,avx512dq")]
 pub(super) unsafe fn burst_avx512(e: &Tables, packets: &[Headers], order: Option<&[u8]>, out: &mut [Match]) {
     // SAFETY: the caller's promise.
     unsafe { steps::<Avx512>(e, packets, order, out) }
+}
+
+/// Nothing of it is wider than a word: one way for both.
+///
+/// # Safety
+/// The CPU has AVX2, BMI1, BMI2 and POPCNT; otherwise as for [`few`].
+#[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
+pub(super) unsafe fn few_avx2(
+    maps: (&Few4, &Few4),
+    e: &Rest,
+    packets: &[Headers],
+    out: &mut [Match],
+) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe { few(maps, e, packets, out) }
 }

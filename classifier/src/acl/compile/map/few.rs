@@ -1,5 +1,7 @@
 //! IPv4 address to one of few classes: what large sets make of a family's addresses.
 
+use crate::lpm::Bytes;
+
 /// The entry of a /24 that is cut: its addresses have cells of their own.
 pub(in crate::acl) const CUT: u32 = 15;
 /// Bytes of the cells of a cut /24: four bits an address.
@@ -15,7 +17,7 @@ const MOST_CUT: usize = 1 << 18;
 #[derive(Debug)]
 pub(in crate::acl) struct Few4 {
     /// By the upper 24 bits: class or [`CUT`]; the lower half of a byte first.
-    pub(in crate::acl) entries: Vec<u8>,
+    pub(in crate::acl) entries: Bytes,
     /// By the upper 18 bits: which of the 64 /24s are cut, and the number of the first one's cells.
     pub(in crate::acl) cut: Vec<[u64; 2]>,
     /// 128 bytes for each cut /24, as `entries`.
@@ -23,13 +25,13 @@ pub(in crate::acl) struct Few4 {
 }
 
 impl Few4 {
-    /// `None` when there are more classes than an entry can tell, or too many /24s are cut.
+    /// `None` when there are more classes than an entry can tell, too many /24s are cut, or the kernel has no memory left.
     pub(in crate::acl::compile) fn build(intervals: &[(u128, u32)], classes: usize) -> Option<Few4> {
         if classes > CUT as usize {
             return None;
         }
         let mut map = Few4 {
-            entries: vec![0; 1 << 23],
+            entries: Bytes::zeroed(1 << 23).ok()?,
             cut: Vec::new(),
             cells: Vec::new(),
         };
