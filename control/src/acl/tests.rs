@@ -4,6 +4,11 @@ use classifier::acl::{Action, FragmentMatch, Image, Limits, List, linear};
 use classifier::packet::{Family, Fragment, Headers};
 
 use super::{Severity, check_files, load_dir};
+use crate::bench::acl::headers;
+
+#[allow(dead_code)]
+#[path = "../../tests/property/samples.rs"]
+mod samples;
 
 fn dir_with(files: &[(&str, &str)]) -> tempfile::TempDir {
     let dir = tempfile::tempdir().expect("a temporary directory");
@@ -19,25 +24,7 @@ fn packet(src: &str, dst: &str, proto: u8, sport: u16, dport: u16) -> Headers {
         std::net::IpAddr::V6(a) => (Family::V6, u128::from(a)),
     };
     let ((family, src), (_, dst)) = (number(src), number(dst));
-    Headers {
-        family,
-        src,
-        dst,
-        proto,
-        sport,
-        dport,
-        tcp_flags: 0,
-        icmp: None,
-        fragment: Fragment::Whole,
-        dscp: 0,
-        ttl: 64,
-        dont_fragment: true,
-        l3: 14,
-        l4: 34,
-        len: 60,
-        flow_label: 0,
-        source_route: false,
-    }
+    headers(family, src, dst, sport, dport, proto)
 }
 
 /// The rule that decides, by the image; the twin must agree.
@@ -52,43 +39,15 @@ fn rule(list: &List, h: &Headers) -> i32 {
     found.rule
 }
 
-const CONTRACT: &str = r#"
-version = 1
-[sets.frontends]
-prefixes = ["10.1.0.0/24", "2001:db8:1::/64"]
-[[acl]]
-name = "edge-in"
-default = "deny"
-[[acl.rule]]
-action = "allow"
-proto = "tcp"
-src = ["@frontends", "192.0.2.7"]
-dst = ["10.2.0.0/16"]
-sport = ["1024-65535"]
-dport = [443, "8443-8450"]
-tcp_flags = "syn/syn,ack"
-dscp = [46]
-[[acl.rule]]
-action = "allow"
-src = ["@frontends"]
-icmp = ["echo-request", "3/4", 11]
-fragment = "any"
-[[acl.rule]]
-action = "reject"
-proto = 17
-tcp_flags = "established"
-"#;
-
 #[test]
 fn the_contract_is_read() {
-    let text = CONTRACT.rsplit_once("[[acl.rule]]").expect("three rules").0;
-    let dir = dir_with(&[("a.toml", text)]);
+    let dir = dir_with(&[("a.toml", samples::LISTS)]);
     let set = load_dir(dir.path()).expect("no error");
     assert!(set.warnings.is_empty(), "{:?}", set.warnings);
     let list = &set.lists["edge-in"];
     assert_eq!(list.default, Action::Deny);
     assert_eq!(list.rules.len(), 2);
-    assert_eq!((list.rules[0].origin.line, list.rules[1].origin.line), (8, 17));
+    assert_eq!((list.rules[0].origin.line, list.rules[1].origin.line), (7, 16));
     assert_eq!(list.rules[1].fragment, FragmentMatch::Any);
 
     let mut p = packet("192.0.2.7", "10.2.3.4", 6, 2000, 8444);

@@ -181,12 +181,17 @@ impl Daemon {
             .get(name)
             .is_none_or(|waiting| waiting.message != message);
         // A workload's device is down for a moment when it appears; only a port that is named is missed.
-        let is_named = self
-            .config
-            .port_for(name)
-            .is_some_and(|port| matches!(port.selector, Selector::Name(_)));
-        if is_news && is_named {
-            tracing::warn!("port {name} is not open: {message}");
+        let named = self.config.port_for(name);
+        if is_news
+            && let Some(port) = named.filter(|port| matches!(port.selector, Selector::Name(_)))
+        {
+            let (file, line) = (self.file.display(), port.line);
+            let lists = if port.acl.any() {
+                "; its access lists judge nothing until it is"
+            } else {
+                ""
+            };
+            tracing::warn!("{file}:{line}: port {name} is not open: {message}{lists}");
         }
         self.ports.waiting.insert(
             name.to_owned(),

@@ -33,7 +33,7 @@ hash = "l4"
 listen = "127.0.0.1:9469"
 "#;
 
-/// A good file of access lists.
+/// A good file of access lists: the one of the file format's description, and a rule for ICMP.
 pub const LISTS: &str = r#"version = 1
 [sets.frontends]
 prefixes = ["10.1.0.0/24", "2001:db8:1::/64"]
@@ -44,14 +44,16 @@ default = "deny"
 action = "allow"
 proto = "tcp"
 src = ["@frontends", "192.0.2.7"]
+dst = ["10.2.0.0/16"]
+sport = ["1024-65535"]
 dport = [443, "8443-8450"]
 tcp_flags = "syn/syn,ack"
-[[acl.rule]]
-action = "reject"
-proto = "icmp"
-icmp = ["echo-request", "3/4"]
-fragment = "first"
 dscp = [46]
+[[acl.rule]]
+action = "allow"
+src = ["@frontends"]
+icmp = ["echo-request", "3/4", 11]
+fragment = "any"
 "#;
 
 /// Requests to the metrics server.
