@@ -182,9 +182,7 @@ impl Daemon {
             .is_none_or(|waiting| waiting.message != message);
         // A workload's device is down for a moment when it appears; only a port that is named is missed.
         let named = self.config.port_for(name);
-        if is_news
-            && let Some(port) = named.filter(|port| matches!(port.selector, Selector::Name(_)))
-        {
+        if is_news && let Some(port) = named.filter(|port| matches!(port.selector, Selector::Name(_))) {
             let (file, line) = (self.file.display(), port.line);
             let lists = if port.acl.any() {
                 "; its access lists judge nothing until it is"

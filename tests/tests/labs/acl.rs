@@ -259,11 +259,11 @@ fn mistakes_are_named_by_line() {
     };
     let rule = |words: &str| {
         format!(
-            "version = 1\n[[acl]]\nname = \"from-a\"\ndefault = \"allow\"\n[[acl.rule]]\naction = \"deny\"\n{words}\n"
+            "[[acl]]\nname = \"from-a\"\ndefault = \"allow\"\n[[acl.rule]]\naction = \"deny\"\n{words}\n"
         )
     };
     let set = |words: &str| {
-        format!("version = 1\n[sets.s]\n{words}\n[[acl]]\nname = \"from-a\"\ndefault = \"allow\"\n")
+        format!("[sets.s]\n{words}\n[[acl]]\nname = \"from-a\"\ndefault = \"allow\"\n")
     };
     // As many different pairs of port ranges as the memory limit cannot hold.
     let many: String = (0..6000)
@@ -306,10 +306,29 @@ fn mistakes_are_named_by_line() {
             send(&net, &a, "203.0.113.1", "2001:db8:113::1", 7, 1)
         });
     }
-    // A port that is not there is no mistake: it may come. A port that is in no file is one.
-    assert_eq!(margay.run("port set nosuch --acl-ingress from-a").code, 3);
     margay.write_acl("a", FROM_A);
     assert_eq!(margay.run("acl reload").code, 0);
+    // A list bound to a device that is not there harms nothing, because the device may come: a warning. To a port that no
+    // file has, it cannot be bound.
+    margay.write_config(&format!(
+        "{PORTS}[[port]]\nname = \"absent0\"\nrole = \"uplink\"\nacl = {{ ingress = \"from-a\" }}\n"
+    ));
+    let text = std::fs::read_to_string(margay.config()).expect("the configuration");
+    let line = text.lines().position(|line| line.contains("absent0"));
+    let line = line.expect("the port is in the file");
+    margay.process().signal(libc::SIGHUP);
+    wait_for(
+        "a warning names file and line of a port without a device",
+        LIMIT,
+        || {
+            let log = margay.process().log();
+            log.lines().any(|said| {
+                said.contains(&format!("margay.toml:{line}: port absent0 is not open"))
+                    && said.contains("access lists")
+            })
+        },
+    );
+    assert_eq!(margay.run("port set nosuch --acl-ingress from-a").code, 3);
     margay.check_sums();
 }
 
@@ -328,7 +347,7 @@ fn one_of(ports: [u16; 2], more: usize) -> String {
         )
     };
     format!(
-        "version = 1\n[[acl]]\nname = \"from-a\"\ndefault = \"allow\"\n{before}{}{}\
+        "[[acl]]\nname = \"from-a\"\ndefault = \"allow\"\n{before}{}{}\
          [[acl.rule]]\naction = \"reject\"\nproto = \"udp\"\n",
         rule("allow", ports[0]),
         rule("deny", ports[1])
