@@ -258,13 +258,9 @@ fn mistakes_are_named_by_line() {
         return;
     };
     let rule = |words: &str| {
-        format!(
-            "[[acl]]\nname = \"from-a\"\ndefault = \"allow\"\n[[acl.rule]]\naction = \"deny\"\n{words}\n"
-        )
+        format!("[[acl]]\nname = \"from-a\"\ndefault = \"allow\"\n[[acl.rule]]\naction = \"deny\"\n{words}\n")
     };
-    let set = |words: &str| {
-        format!("[sets.s]\n{words}\n[[acl]]\nname = \"from-a\"\ndefault = \"allow\"\n")
-    };
+    let set = |words: &str| format!("[sets.s]\n{words}\n[[acl]]\nname = \"from-a\"\ndefault = \"allow\"\n");
     // As many different pairs of port ranges as the memory limit cannot hold.
     let many: String = (0..6000)
         .map(|n| {
