@@ -377,7 +377,9 @@ fn every_packet_is_judged_by_one_list() {
             let (mut seen, mut buffer) = (HashSet::new(), [0; 8]);
             loop {
                 match socket.recv(&mut buffer) {
-                    Ok(8) => drop(seen.insert(u64::from_be_bytes(buffer))),
+                    Ok(8) => {
+                        seen.insert(u64::from_be_bytes(buffer));
+                    }
                     Err(error) if error.kind() != ErrorKind::WouldBlock => panic!("{error}"),
                     Err(_) if stop.load(Ordering::Relaxed) => return seen,
                     _ => {}
