@@ -407,3 +407,30 @@ fn alert_rules() {
         }
     }
 }
+
+/// A list of more rules than may have series: the first thousand of all have them, the rest are counted.
+#[test]
+fn rules_have_bounded_series() {
+    let Some(net) = node("metricsrules") else {
+        return;
+    };
+    let _a = net.container("a", 2);
+    let rule = |port: u32| format!("[[acl.rule]]\naction = \"deny\"\nproto = \"udp\"\ndport = [{port}]\n");
+    let rules: String = (1..=1_200).map(rule).collect();
+    let long = format!("[[acl]]\nname = \"long\"\ndefault = \"allow\"\n{rules}");
+    let ports = PORTS.replace(
+        "role = \"workload\"",
+        "role = \"workload\"\nacl = { ingress = \"long\" }",
+    );
+    let margay = Margay::start_with(&net.lab, &net.r, &format!("{LISTEN}{ports}"), &[("long", &long)]);
+    margay.has_port("cali-a");
+    let metrics = scrape(&net.r);
+    let told = metrics
+        .keys()
+        .filter(|series| series.starts_with("margay_rule_packets_total{"))
+        .count();
+    let left_out = value(&metrics, "margay_rules_without_series") as usize;
+    assert_eq!(told, 1_000);
+    assert_eq!(told + left_out, 1_200 + 1, "every rule and the default");
+    assert!(metrics.contains_key("margay_rule_packets_total{acl=\"long\",rule=\"default\"}"));
+}

@@ -180,13 +180,12 @@ fn top() {
     // A key ends it.
     terminal.tmux("send-keys q");
     terminal.is_restored("top ends by q", "status=0");
-    // So does a signal.
-    terminal.types(&command(&margay, "-d 0.2"));
+    // So does a signal. The shell says its process number, and then becomes top.
+    let file = net.lab.directory().join("top.pid").display().to_string();
+    let words = command(&margay, "-d 0.2").replace("; echo status=$?", "");
+    terminal.types(&format!("sh -c 'echo $$ >{file}; exec {words}'; echo status=$?"));
     terminal.shows("it runs again", &["margay ready"]);
-    let pid = terminal.host.sh(&format!("ip netns pids {} | xargs ps -o pid=,args= -p | awk '/margay --socket/ && / top / && !/awk/ {{print $1}}'", net.r.netns()));
-    for pid in pid.split_whitespace() {
-        net.r.sh(&format!("kill -TERM {pid}"));
-    }
+    net.r.sh(&format!("kill -TERM $(cat {file})"));
     terminal.is_restored("top ends by a signal", "status=0");
     // A daemon that is silent is said to be so, and keys work; one that goes ends the view.
     terminal.types(&command(&margay, "-d 0.2"));
