@@ -41,6 +41,43 @@ pub fn kill(pid: u32, signal: i32) -> io::Result<()> {
     check(unsafe { libc::kill(pid as libc::pid_t, signal) }).map(drop)
 }
 
+/// One thread of another process, stopped for as long as this lives. The process's other threads go on.
+pub struct StoppedThread(libc::pid_t);
+
+impl StoppedThread {
+    /// Stops the thread with number `tid`, as a debugger would (`ptrace(2)`).
+    ///
+    /// # Errors
+    /// EPERM when somebody else traces it or this process may not, ESRCH when there is no such thread.
+    pub fn stop(tid: u32) -> io::Result<Self> {
+        let tid = tid as libc::pid_t;
+        let nothing = std::ptr::null_mut::<libc::c_void>();
+        // SAFETY: these requests read neither the address nor the data; the kernel writes nothing into this process.
+        check(unsafe { libc::ptrace(libc::PTRACE_SEIZE, tid, nothing, nothing) } as i32)?;
+        let stopped = Self(tid);
+        // SAFETY: as above.
+        check(unsafe { libc::ptrace(libc::PTRACE_INTERRUPT, tid, nothing, nothing) } as i32)?;
+        let mut status = 0;
+        // SAFETY: waitpid writes one integer to the pointer, which is valid and exclusive.
+        check(unsafe { libc::waitpid(tid, &raw mut status, libc::__WALL) })?;
+        Ok(stopped)
+    }
+}
+
+impl Drop for StoppedThread {
+    fn drop(&mut self) {
+        let nothing = std::ptr::null_mut::<libc::c_void>();
+        // SAFETY: the request reads neither the address nor the data. Only the thread that stopped it can let it go: tests
+        // keep this value on their own stack.
+        let done = unsafe { libc::ptrace(libc::PTRACE_DETACH, self.0, nothing, nothing) };
+        debug_assert!(
+            done == 0 || std::thread::panicking(),
+            "{}",
+            io::Error::last_os_error()
+        );
+    }
+}
+
 /// The effective user.
 pub fn euid() -> u32 {
     // SAFETY: geteuid takes nothing and cannot fail.

@@ -30,5 +30,7 @@ mod silent;
 mod socket;
 mod stalls;
 mod startup;
+mod starved;
 mod top;
+mod views;
 mod watch;

@@ -71,7 +71,7 @@ proto = "icmp"
 icmp = ["3/10"]
 "#;
 
-const U4: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+pub const U4: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
 const A4: Ipv4Addr = Ipv4Addr::new(10, 65, 0, 2);
 const U6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2);
 const A6: Ipv6Addr = Ipv6Addr::new(0xfd65, 0, 0, 0, 0, 0, 0, 2);
@@ -287,7 +287,7 @@ fn cases() -> Vec<Case> {
 }
 
 /// What tshark reads in a file: interface, comment and length of each packet. That it says nothing else is checked.
-fn tshark(file: &Path) -> Vec<(String, String, usize)> {
+pub fn tshark(file: &Path) -> Vec<(String, String, usize)> {
     let mut command = Command::new("tshark");
     command.arg("-r").arg(file);
     for field in ["frame.interface_name", "frame.comment", "frame.len"] {
@@ -312,7 +312,7 @@ fn tshark(file: &Path) -> Vec<(String, String, usize)> {
 }
 
 /// A program of the lab that runs `margay` with these words until it is told to end.
-fn background(margay: &Margay, name: &str, words: &str) -> Arc<tests::host::Program> {
+pub fn background(margay: &Margay, name: &str, words: &str) -> Arc<tests::host::Program> {
     let line = format!(
         "{} --socket {} {words}",
         program("margay").display(),
@@ -768,7 +768,7 @@ fn captures_are_limited_filtered_and_piped() {
 }
 
 /// Datagrams with sequence numbers, sent as evenly as a busy machine lets them, for as long as `time`; how many.
-fn flood(from: &Host, to: Ipv4Addr, rate: u64, time: Duration) -> u64 {
+pub fn flood(from: &Host, to: Ipv4Addr, rate: u64, time: Duration) -> u64 {
     let socket = from
         .enter(|| UdpSocket::bind("0.0.0.0:0"))
         .expect("a UDP port is free");

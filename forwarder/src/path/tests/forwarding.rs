@@ -169,6 +169,16 @@ fn routes_that_end_here() {
     assert_eq!(rig.drops(UPLINK), [(Reason::Blackhole, 1), (Reason::Local, 1)]);
 }
 
+/// The steering program leaves these to the kernel: only a frame damaged between it and the worker gets here.
+#[test]
+fn what_is_not_ip() {
+    let mut rig = Rig::new();
+    let mut frame = udp4(0, 1, 64, 10);
+    frame[12..14].copy_from_slice(&0x0806_u16.to_be_bytes());
+    assert_eq!(rig.send_one(UPLINK, frame), None);
+    assert_eq!(rig.drops(UPLINK), [(Reason::NotIp, 1)]);
+}
+
 #[test]
 fn ports_that_are_closed_or_down() {
     let mut rig = Rig::new();

@@ -1,0 +1,184 @@
+//! A worker that gets no processor: what does not fit its rings any more, and what another worker cannot hand over to it, is dropped
+//! under a reason each, and seen where drops are seen.
+//!
+//! ```text
+//!   a 10.65.0.2 ── cali-a (worker 1) r (worker 0) up0 ── u 203.0.113.1
+//! ```
+
+use std::fs;
+use std::net::UdpSocket;
+use std::time::Duration;
+
+use tests::lab::skip;
+use tests::margay::list;
+use tests::sys::StoppedThread;
+use tests::{LIMIT, Margay, schema, wait_for};
+
+use crate::common::{PORTS, node};
+use crate::watch::{U4, background, flood, tshark};
+
+/// The threads of margayd's workers, by number.
+fn workers(margay: &Margay) -> Vec<u32> {
+    let tasks = fs::read_dir(format!("/proc/{}/task", margay.process().pid())).expect("margayd lives");
+    let mut named: Vec<(String, u32)> = tasks
+        .flatten()
+        .filter_map(|task| {
+            let name = fs::read_to_string(task.path().join("comm")).ok()?;
+            let tid = task.file_name().to_str()?.parse().ok()?;
+            name.starts_with("margay-w")
+                .then(|| (name.trim().to_owned(), tid))
+        })
+        .collect();
+    named.sort();
+    named.into_iter().map(|(_, tid)| tid).collect()
+}
+
+#[test]
+fn what_a_stopped_worker_leaves_behind() {
+    if std::thread::available_parallelism().is_ok_and(|cores| cores.get() < 2) {
+        return skip("starved", "two workers need two cores");
+    }
+    let Some(net) = node("starved") else {
+        return;
+    };
+    let a = net.container("a", 2);
+    // Workers count as gone only after a minute: the steering program must not step in.
+    let runtime =
+        "[runtime]\nprofile = \"adaptive\"\nworkers = [0, 1]\nframes = 16384\nstall_after = \"60s\"\n";
+    let margay = Margay::start(&net.lab, &net.r, &format!("{runtime}{PORTS}"));
+    margay.has_port("up0");
+    margay.has_port("cali-a");
+    a.reaches("10.0.0.2");
+    let file = margay.host().directory().join("drops.pcapng");
+    let words = format!(
+        "capture --port cali-a --at drop -w {} udp dst port 5353",
+        file.display()
+    );
+    let capture = background(&margay, "capture", &words);
+    let trace = background(&margay, "trace", "-j trace -n 1 udp dst port 5353");
+    wait_for("both watch", LIMIT, || {
+        file.exists() && trace.log().contains("\"begin\"")
+    });
+    let workers = workers(&margay);
+    assert_eq!(workers.len(), 2);
+    // A port's queue and the other's belong to one worker each. With the uplink's stopped the hand-over ring (1,024 packets) fills;
+    // with the workload's stopped the rings between it and the kernel (2,048 packets) do.
+    for worker in workers {
+        let stopped = StoppedThread::stop(worker).expect("a thread of margayd can be stopped");
+        let sent = flood(&a, U4, 20_000, Duration::from_millis(500));
+        assert!(sent > 5_000, "{sent}");
+        drop(stopped);
+        // What waited is worked off before the other worker's turn.
+        a.reaches("10.0.0.2");
+    }
+    let never_received = || margay.drops("rx_ring_full") + margay.drops("rx_no_frame");
+    wait_for("both reasons have counted", LIMIT, || {
+        if margay.drops("handover_full") > 0 && never_received() > 0 {
+            Ok(())
+        } else {
+            Err(margay.json("drops").to_string())
+        }
+    });
+    let kept = margay.json("drops last 4096 udp dst port 5353");
+    let rows = list(&kept, "packets");
+    assert!(
+        !rows.is_empty()
+            && rows
+                .iter()
+                .all(|row| row["reason"] == "handover_full" && row["port"] == "cali-a"),
+        "{kept}"
+    );
+    let said =
+        margay.json("explain --in cali-a --from 10.65.0.2 --to 10.0.0.2 --proto udp --sport 9 --dport 5353");
+    assert_eq!(said["verdict"], "forward", "no table is against it: {said}");
+    let traced = schema::check_lines("trace", &trace.log());
+    assert!(traced.iter().any(|line| line["event"] == "packet"), "{traced:?}");
+    trace.end();
+    wait_for("drops are captured", LIMIT, || {
+        fs::metadata(&file).is_ok_and(|file| file.len() > 10_000)
+    });
+    capture.signal(libc::SIGINT);
+    wait_for("the capture ends", LIMIT, || capture.exited().is_some());
+    let captured = tshark(&file);
+    assert!(!captured.is_empty());
+    for (port, comment, _) in &captured {
+        assert!(
+            port == "cali-a" && comment.contains("handover_full"),
+            "{port}: {comment}"
+        );
+    }
+    margay.check_sums();
+}
+
+/// A daemon that is stopped as a whole: what waited in its rings is stale afterwards, and what came to a closed port meanwhile was
+/// dropped by the steering program.
+#[test]
+fn what_a_stopped_daemon_leaves_behind() {
+    let Some(net) = node("stopped") else {
+        return;
+    };
+    let a = net.container("a", 2);
+    let margay = Margay::start(
+        &net.lab,
+        &net.r,
+        &format!(
+            "[runtime]\nprofile = \"adaptive\"\nworkers = [0]\nframes = 8192\nstall_after = \"200ms\"\n{PORTS}"
+        ),
+    );
+    margay.has_port("up0");
+    margay.has_port("cali-a");
+    a.reaches("10.0.0.2");
+    margay.process().signal(libc::SIGSTOP);
+    flood(&a, U4, 2_000, Duration::from_secs(1));
+    margay.process().signal(libc::SIGCONT);
+    wait_for("both reasons have counted", LIMIT, || {
+        if margay.drops("stale") > 0 && margay.drops("port_closed") > 0 {
+            Ok(())
+        } else {
+            Err(margay.json("drops").to_string())
+        }
+    });
+    let kept = margay.json("drops last 4096 udp dst port 5353");
+    assert!(
+        list(&kept, "packets").iter().any(|row| row["reason"] == "stale"),
+        "{kept}"
+    );
+    a.reaches("10.0.0.2");
+    margay.check_sums();
+}
+
+/// Frames that grew beyond a chunk of the UMEM before margayd could close the port.
+#[test]
+fn what_fits_no_frame() {
+    let Some(net) = node("oversize") else {
+        return;
+    };
+    let a = net.container("a", 2);
+    let margay = Margay::start(
+        &net.lab,
+        &net.r,
+        &format!(
+            "[runtime]\nprofile = \"adaptive\"\nworkers = [0]\nframes = 8192\nframe_size = 2048\nstall_after = \"60s\"\n{PORTS}"
+        ),
+    );
+    margay.has_port("up0");
+    margay.has_port("cali-a");
+    a.reaches("10.0.0.2");
+    margay.process().signal(libc::SIGSTOP);
+    net.r.sh("ip link set cali-a mtu 3000");
+    a.sh("ip link set eth0 mtu 3000");
+    let socket = a
+        .enter(|| UdpSocket::bind("0.0.0.0:0"))
+        .expect("a UDP port is free");
+    for _ in 0..10 {
+        socket.send_to(&[0; 2_500], (U4, 9)).expect("the link is up");
+    }
+    margay.process().signal(libc::SIGCONT);
+    wait_for("they are counted", LIMIT, || {
+        if margay.drops("oversize") == 10 {
+            Ok(())
+        } else {
+            Err(margay.json("drops").to_string())
+        }
+    });
+}
