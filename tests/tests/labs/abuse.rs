@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use tests::traffic::Stream;
 use tests::{LIMIT, Margay, lab, wait_for};
 
-use crate::common::{PORTS, node};
+use crate::common::{PORTS, node, route_lines};
 
 /// Memory of a process in KiB: resident now, and the most that ever was.
 fn memory(margay: &Margay) -> (u64, u64) {
@@ -54,16 +54,7 @@ fn abuse() {
     let margay = Margay::start(&net.lab, &net.r, PORTS);
     // A table whose dump is tens of megabytes.
     let count = if lab::soak() { 400_000_u32 } else { 60_000 };
-    let routes: String = (0..count)
-        .map(|n| {
-            format!(
-                "route add 100.{}.{}.{}/32 via 10.0.0.2\n",
-                64 + (n >> 16),
-                n >> 8 & 255,
-                n & 255
-            )
-        })
-        .collect();
+    let routes = route_lines(count);
     let file = net.lab.directory().join("routes");
     std::fs::write(&file, routes).expect("the lab's directory can be written");
     net.r.sh(&format!("ip -batch {}", file.display()));

@@ -53,6 +53,20 @@ pub fn address(r: &Host, u: &Host) {
     );
 }
 
+/// So many host routes from 100.64.0.0 on, as lines for `ip -batch`.
+pub fn route_lines(count: u32) -> String {
+    (0..count)
+        .map(|n| {
+            format!(
+                "route add 100.{}.{}.{}/32 via 10.0.0.2\n",
+                64 + (n >> 16),
+                n >> 8 & 255,
+                n & 255
+            )
+        })
+        .collect()
+}
+
 impl Node {
     /// A container behind the node: `cali-NAME`, 10.65.0.N and fd65::N.
     pub fn container(&self, name: &str, number: u8) -> Host {

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use tests::traffic::Stream;
 use tests::{Host, LIMIT, Margay, lab, wait_for};
 
-use crate::common::{Node, PORTS, node};
+use crate::common::{Node, PORTS, node, route_lines};
 
 /// Half a second at the least between what is asked of a busy machine.
 const QUIET: Duration = Duration::from_millis(100);
@@ -156,18 +156,7 @@ fn overruns_and_churn() {
     };
     stream.stop();
     let table = if lab::soak() { full_table() } else { None };
-    let lines = table.unwrap_or_else(|| {
-        (0..60_000_u32)
-            .map(|n| {
-                format!(
-                    "route add 100.{}.{}.{}/32 via 10.0.0.2\n",
-                    64 + (n >> 16),
-                    n >> 8 & 255,
-                    n & 255
-                )
-            })
-            .collect()
-    });
+    let lines = table.unwrap_or_else(|| route_lines(60_000));
     let routes = lines.lines().count() as u64;
     let address = "203.0.113.1".parse().expect("an address");
     let file = net.lab.directory().join("table");

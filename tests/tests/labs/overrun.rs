@@ -10,7 +10,7 @@ use std::time::Duration;
 use tests::traffic::Stream;
 use tests::{Margay, wait_for};
 
-use crate::common::{PORTS, node};
+use crate::common::{PORTS, node, route_lines};
 
 const ROUTES: u32 = 250_000;
 
@@ -32,16 +32,7 @@ fn the_mirror_recovers() {
     // Stopped, margayd reads nothing; each message takes about a kilobyte of the socket's buffer.
     margay.process().signal(libc::SIGSTOP);
     let file = net.lab.directory().join("routes");
-    let lines: String = (0..ROUTES)
-        .map(|n| {
-            format!(
-                "route add 100.{}.{}.{}/32 via 10.0.0.2\n",
-                64 + (n >> 16),
-                n >> 8 & 255,
-                n & 255
-            )
-        })
-        .collect();
+    let lines = route_lines(ROUTES);
     std::fs::write(&file, &lines).expect("the lab's directory can be written");
     net.r.sh(&format!("ip -batch {}", file.display()));
     margay.process().signal(libc::SIGCONT);

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use tests::traffic::Stream;
 use tests::{Host, LIMIT, Margay, lab, wait_for};
 
-use crate::common::{Node, PORTS, node};
+use crate::common::{Node, PORTS, node, route_lines};
 
 const STALL_AFTER: Duration = Duration::from_millis(100);
 
@@ -204,16 +204,7 @@ fn a_slow_control_thread_loses_nothing() {
     let Some(net) = build("control", "workers = [0]\n") else {
         return;
     };
-    let routes: String = (0..50_000)
-        .map(|n| {
-            format!(
-                "route add 100.{}.{}.{}/32 via 10.0.0.2\n",
-                64 + (n >> 16),
-                n >> 8 & 255,
-                n & 255
-            )
-        })
-        .collect();
+    let routes = route_lines(50_000);
     let file = net.node.lab.directory().join("routes");
     std::fs::write(&file, routes).expect("the lab's directory can be written");
     net.node.r.sh(&format!("ip -batch {}", file.display()));

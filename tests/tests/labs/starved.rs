@@ -33,6 +33,18 @@ fn workers(margay: &Margay) -> Vec<u32> {
     named.into_iter().map(|(_, tid)| tid).collect()
 }
 
+/// Waits until drops are counted as `counted` wants them.
+#[track_caller]
+fn until(margay: &Margay, counted: impl Fn(&Margay) -> bool) {
+    wait_for("the reasons have counted", LIMIT, || {
+        if counted(margay) {
+            Ok(())
+        } else {
+            Err(margay.json("drops").to_string())
+        }
+    });
+}
+
 #[test]
 fn what_a_stopped_worker_leaves_behind() {
     if std::thread::available_parallelism().is_ok_and(|cores| cores.get() < 2) {
@@ -71,13 +83,9 @@ fn what_a_stopped_worker_leaves_behind() {
         // What waited is worked off before the other worker's turn.
         a.reaches("10.0.0.2");
     }
-    let never_received = || margay.drops("rx_ring_full") + margay.drops("rx_no_frame");
-    wait_for("both reasons have counted", LIMIT, || {
-        if margay.drops("handover_full") > 0 && never_received() > 0 {
-            Ok(())
-        } else {
-            Err(margay.json("drops").to_string())
-        }
+    let not_received = |margay: &Margay| margay.drops("rx_ring_full") + margay.drops("rx_no_frame");
+    until(&margay, |margay| {
+        margay.drops("handover_full") > 0 && not_received(margay) > 0
     });
     let kept = margay.json("drops last 4096 udp dst port 5353");
     let rows = list(&kept, "packets");
@@ -131,12 +139,8 @@ fn what_a_stopped_daemon_leaves_behind() {
     margay.process().signal(libc::SIGSTOP);
     flood(&a, U4, 2_000, Duration::from_secs(1));
     margay.process().signal(libc::SIGCONT);
-    wait_for("both reasons have counted", LIMIT, || {
-        if margay.drops("stale") > 0 && margay.drops("port_closed") > 0 {
-            Ok(())
-        } else {
-            Err(margay.json("drops").to_string())
-        }
+    until(&margay, |margay| {
+        margay.drops("stale") > 0 && margay.drops("port_closed") > 0
     });
     let kept = margay.json("drops last 4096 udp dst port 5353");
     assert!(
@@ -174,11 +178,5 @@ fn what_fits_no_frame() {
         socket.send_to(&[0; 2_500], (U4, 9)).expect("the link is up");
     }
     margay.process().signal(libc::SIGCONT);
-    wait_for("they are counted", LIMIT, || {
-        if margay.drops("oversize") == 10 {
-            Ok(())
-        } else {
-            Err(margay.json("drops").to_string())
-        }
-    });
+    until(&margay, |margay| margay.drops("oversize") == 10);
 }
