@@ -32,6 +32,16 @@ fn reload() -> String {
 pub(super) fn waiting(facts: &Facts, reading: &Reading, found: &mut Found) {
     for (name, message) in &facts.waiting {
         let device = reading.devices.get(name);
+        let room = room(facts.frame_size);
+        if device.and_then(|device| device.mtu).is_some_and(|mtu| mtu > room) {
+            found.fail(
+                "mtu",
+                Some(name),
+                format!("is not open: {message}"),
+                format!("ip link set dev {name} mtu {room}"),
+            );
+            continue;
+        }
         match device.and_then(|device| device.program) {
             Some(id) if !reading.own_programs.contains(&id) => found.fail(
                 "xdp_program",

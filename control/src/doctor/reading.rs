@@ -45,6 +45,8 @@ pub struct Device {
     pub rx_queues: Option<u32>,
     /// What it does to frames.
     pub offloads: Option<Offloads>,
+    /// Its MTU in bytes.
+    pub mtu: Option<u32>,
     /// The XDP program on it, by id.
     pub program: Option<u64>,
     /// `tc -j filter show` of both directions.
@@ -89,6 +91,7 @@ impl Device {
             driver: device::driver(name).ok().flatten(),
             rx_queues: device::rx_queues(name).ok().flatten(),
             offloads: device::offloads(name).ok(),
+            mtu: link[0]["mtu"].as_u64().and_then(|mtu| mtu.try_into().ok()),
             program: link[0]["xdp"]["prog"]["id"].as_u64(),
             filters: filters
                 .filter_map(|hook| Some((hook, json("tc", &["-j", "filter", "show", "dev", name, hook])?)))

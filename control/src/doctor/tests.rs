@@ -50,6 +50,7 @@ fn device() -> Device {
             rx_vlan: false,
             rx_checksum: true,
         }),
+        mtu: Some(1500),
         program: Some(OWN),
         filters: Vec::new(),
         disciplines: json!([{"kind": "noqueue", "root": true}]),
@@ -234,6 +235,16 @@ const FAULTS: &[Fault] = &[
         "port",
         Some("eth9"),
         Outcome::Warn,
+    ),
+    (
+        |f, r| {
+            f.waiting = vec![("eth9".into(), "its MTU is too large".into())];
+            let mtu = Some(9000);
+            r.devices.insert("eth9".into(), Device { mtu, ..device() });
+        },
+        "mtu",
+        Some("eth9"),
+        Outcome::Fail,
     ),
     (
         waiting_for_another_program,

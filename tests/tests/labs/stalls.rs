@@ -138,12 +138,12 @@ fn change_overs() {
             });
         });
         step(4, &mut || {
-            let forwarded = net.by_kernel();
             net.margay.process().signal(libc::SIGCONT);
+            // The stream goes on, the kernel forwards nothing of it any more, and margayd does.
             wait_for("margayd takes over again", LIMIT, || {
-                let kernel = net.by_kernel();
-                std::thread::sleep(Duration::from_millis(20));
-                kernel > forwarded && net.by_kernel() == kernel
+                let (kernel, own) = (net.by_kernel(), net.margay.port("up1", "forwarded"));
+                stream.flows_on(100);
+                net.by_kernel() == kernel && net.margay.port("up1", "forwarded") > own
             });
         });
     }
