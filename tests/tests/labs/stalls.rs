@@ -199,7 +199,7 @@ fn noticed_in_time() {
 }
 
 /// A slow control thread is not the data path's: with the daemon's main thread kept busy (full dumps, reloads, a stopped client) no
-/// packet is lost. A thread cannot be stopped alone from outside, so it is given more than it can do.
+/// packet is lost. It is given more than it can do rather than stopped: a slow thread still holds what it is working on.
 #[test]
 fn a_slow_control_thread_loses_nothing() {
     let Some(net) = build("control", "workers = [0]\n") else {
