@@ -3,11 +3,12 @@
 //! Gateways of routes become managed entries (`NTF_EXT_MANAGED`): the kernel resolves them at once and keeps them so.
 //! They are marked with a protocol number of Margay's own, so that a start after a crash finds them. Hosts on connected
 //! prefixes are asked for one by one (`NTF_USE`), few at a time: the kernel's table is small and shared by all
-//! namespaces. Entries that traffic uses are confirmed when they become stale.
+//! namespaces. What did not answer is taken out of it again. Entries that traffic uses are confirmed when they become
+//! stale.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use netlink_sys::Socket;
@@ -25,7 +26,8 @@ use super::wire::{NLM_F_CREATE, NLM_F_DUMP, NLMSG_DONE, NLMSG_ERROR, Packets, re
 
 /// `NDA_PROTOCOL` of the entries that Margay manages.
 pub const PROTOCOL: u8 = 77;
-/// Most hosts that are being resolved at a time.
+/// Most hosts that are being resolved, or did not answer, and so have an entry in the kernel's table because of Margay.
+/// An IPv6 host has two: neighbour discovery sends to its solicited-node group, which becomes an entry as well.
 pub const MOST_UNRESOLVED: usize = 128;
 /// Most gateways that are managed: unresolved ones count against the kernel's table for ever.
 const MOST_MANAGED: usize = 512;
@@ -54,8 +56,8 @@ pub struct Resolver {
     managed: BTreeMap<Key, Instant>,
     /// Hosts that are being resolved, and since when.
     pending: BTreeMap<Key, Instant>,
-    /// Hosts whose entry did not exist before: it is taken away when it fails.
-    created: BTreeSet<Key>,
+    /// Hosts whose entry did not exist before: it is taken away when it fails. With the time when that was asked for.
+    created: BTreeMap<Key, Option<Instant>>,
     /// Hosts that did not answer, and when that was said.
     failed: BTreeMap<Key, Instant>,
     /// When entries in use were looked at last.
@@ -88,6 +90,12 @@ fn neighbour(kind: u16, flags: u16, key: Key, ndm_flags: u8, attributes: &[(u16,
     request(kind, flags, 0, &body, &all)
 }
 
+/// The group that neighbour discovery asks a host through (RFC 4291 2.7.1).
+fn solicited_node(address: Ipv6Addr) -> Ipv6Addr {
+    const GROUP: u128 = 0xff02_0000_0000_0000_0000_0001_ff00_0000;
+    Ipv6Addr::from_bits(GROUP | address.to_bits() & 0xff_ffff)
+}
+
 impl Resolver {
     /// Opens the socket for requests.
     pub fn new() -> Result<Self, MirrorError> {
@@ -96,7 +104,7 @@ impl Resolver {
             buffer: Vec::new(),
             managed: BTreeMap::new(),
             pending: BTreeMap::new(),
-            created: BTreeSet::new(),
+            created: BTreeMap::new(),
             failed: BTreeMap::new(),
             round: Instant::now(),
             told: None,
@@ -164,6 +172,16 @@ impl Resolver {
         self.send(&bytes);
     }
 
+    /// Takes away the entry of a host that did not answer, and that of the group that it was asked through: the kernel would
+    /// keep the latter for a minute, and a scan would fill its table with them.
+    fn take_away(&mut self, key: Key, now: Instant) {
+        self.created.insert(key, Some(now));
+        self.delete(key);
+        if let IpAddr::V6(address) = key.0 {
+            self.delete((solicited_node(address).into(), key.1));
+        }
+    }
+
     /// An ordinary entry again, kept while it is resolved: the kernel may need it at once.
     fn release(&mut self, state: &State, key: Key) {
         match state.neighbours.get(&key) {
@@ -189,15 +207,16 @@ impl Resolver {
                 continue;
             }
             let entry = state.neighbours.get(&key);
-            if entry.is_some_and(|n| n.resolved() || n.failed()) {
+            // What is being taken away is asked for again when it has gone.
+            if entry.is_some_and(|n| n.resolved() || n.failed()) || self.created.contains_key(&key) {
                 continue;
             }
-            if self.pending.len() >= MOST_UNRESOLVED {
+            if self.pending.len() >= MOST_UNRESOLVED || self.created.len() >= MOST_UNRESOLVED {
                 self.refused += 1;
                 continue;
             }
             if entry.is_none() {
-                self.created.insert(key);
+                self.created.insert(key, None);
             }
             self.pending.insert(key, now);
             self.ask(key);
@@ -244,8 +263,8 @@ impl Resolver {
             .collect();
         for key in due {
             self.failed.remove(&key);
-            if self.created.remove(&key) {
-                self.delete(key);
+            if self.created.contains_key(&key) {
+                self.take_away(key, now);
             }
             if let Some(entry) = state.neighbours.get_mut(&key) {
                 entry.forgiven = true;
@@ -259,8 +278,36 @@ impl Resolver {
         }
         if round {
             self.round = now;
-            self.pending.retain(|_, since| now - *since < GIVE_UP_AFTER);
+            self.give_up(state, now);
             self.refresh(fib, state, program);
+        }
+    }
+
+    /// Lets go of hosts of which the kernel has said nothing for too long: its message was lost.
+    fn give_up(&mut self, state: &State, now: Instant) {
+        let mut late = Vec::new();
+        self.pending.retain(|key, since| {
+            let over = now - *since >= GIVE_UP_AFTER;
+            if over {
+                late.push(*key);
+            }
+            !over
+        });
+        late.retain(|key| self.created.contains_key(key));
+        for key in late {
+            self.take_away(key, now);
+        }
+        let due = self.created.iter();
+        let due: Vec<Key> = due
+            .filter(|(_, asked)| asked.is_some_and(|at| now - at >= ROUND))
+            .map(|(key, _)| *key)
+            .collect();
+        for key in due {
+            if state.neighbours.contains_key(&key) {
+                self.take_away(key, now);
+            } else {
+                self.created.remove(&key);
+            }
         }
     }
 
@@ -321,9 +368,11 @@ impl Resolver {
         for key in std::mem::take(&mut self.managed).into_keys() {
             self.release(state, key);
         }
-        for key in std::mem::take(&mut self.created) {
-            if state.neighbours.get(&key).is_some_and(|entry| !entry.resolved()) {
-                self.delete(key);
+        let now = Instant::now();
+        for key in std::mem::take(&mut self.created).into_keys() {
+            // The kernel says nothing of an entry before it is resolved or has failed.
+            if state.neighbours.get(&key).is_none_or(|entry| !entry.resolved()) {
+                self.take_away(key, now);
             }
         }
         self.read_answers();

@@ -49,7 +49,7 @@ impl Drop for Namespaces {
     }
 }
 
-/// Runs `body` inside namespaces of its own. `name` is that of the test.
+/// Runs `body` inside namespaces of its own. `name` is that of the test, its module in front.
 pub fn inside<F: Future<Output = ()>>(name: &str, body: impl FnOnce(String) -> F) {
     if let Ok(peer) = std::env::var(INSIDE) {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -67,7 +67,7 @@ pub fn inside<F: Future<Output = ()>>(name: &str, body: impl FnOnce(String) -> F
         eprintln!("SKIPPED {name}: needs root for network namespaces");
         return;
     }
-    let unique = format!("mir-{}-{name}", std::process::id());
+    let unique = format!("mir-{}-{}", std::process::id(), name.replace("::", "-"));
     let names = Namespaces(unique.clone());
     sh(&format!(
         "ip netns add {unique}; ip netns add {unique}-p
