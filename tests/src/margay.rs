@@ -133,6 +133,24 @@ impl Margay {
         );
     }
 
+    /// The threads whose names begin with `name`, in the order of their names.
+    ///
+    /// # Panics
+    /// When the daemon does not live.
+    pub fn threads(&self, name: &str) -> Vec<u32> {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.process().pid())).expect("margayd lives");
+        let mut named: Vec<(String, u32)> = tasks
+            .flatten()
+            .filter_map(|task| {
+                let named = fs::read_to_string(task.path().join("comm")).ok()?;
+                let tid = task.file_name().to_str()?.parse().ok()?;
+                named.starts_with(name).then(|| (named.trim().to_owned(), tid))
+            })
+            .collect();
+        named.sort();
+        named.into_iter().map(|(_, tid)| tid).collect()
+    }
+
     /// The host that it runs on.
     pub fn host(&self) -> &Host {
         &self.host

@@ -64,6 +64,40 @@ impl StoppedThread {
     }
 }
 
+impl StoppedThread {
+    /// Lets the thread go on at `function`, an address in its process, as if that had been called with a pointer to what `argument`
+    /// answers for the place where it will lie: on the thread's own stack, far below what is in use. The function must not return.
+    ///
+    /// # Errors
+    /// What `ptrace(2)` answers.
+    pub fn call(self, function: u64, argument: impl FnOnce(u64) -> Vec<u8>) -> io::Result<()> {
+        let nothing = std::ptr::null_mut::<libc::c_void>();
+        // SAFETY: user_regs_struct is plain data for which all zeroes is a valid value.
+        let mut registers: libc::user_regs_struct = unsafe { std::mem::zeroed() };
+        // SAFETY: the kernel writes one user_regs_struct, which is live and exclusive.
+        check(unsafe { libc::ptrace(libc::PTRACE_GETREGS, self.0, nothing, &raw mut registers) } as i32)?;
+        let at = (registers.rsp - 4096) & !15;
+        let mut bytes = 0_u64.to_ne_bytes().to_vec(); // The return address: there is nobody to return to.
+        bytes.extend(argument(at));
+        for (word, place) in bytes.chunks(8).zip((at - 8..).step_by(8)) {
+            let mut value = [0; 8];
+            value[..word.len()].copy_from_slice(word);
+            let (place, value) = (
+                place as *mut libc::c_void,
+                u64::from_ne_bytes(value) as *mut libc::c_void,
+            );
+            // SAFETY: both are numbers to this process; the kernel writes to the stopped one's memory.
+            check(unsafe { libc::ptrace(libc::PTRACE_POKEDATA, self.0, place, value) } as i32)?;
+        }
+        (registers.rip, registers.rdi, registers.rsp) = (function, at, at - 8);
+        // Not in a system call any more: the kernel must not begin it anew.
+        registers.orig_rax = u64::MAX;
+        // SAFETY: the kernel reads one user_regs_struct.
+        check(unsafe { libc::ptrace(libc::PTRACE_SETREGS, self.0, nothing, &raw mut registers) } as i32)
+            .map(drop)
+    }
+}
+
 impl Drop for StoppedThread {
     fn drop(&mut self) {
         let nothing = std::ptr::null_mut::<libc::c_void>();

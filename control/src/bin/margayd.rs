@@ -47,6 +47,7 @@ fn main() -> ExitCode {
         return ExitCode::from(exit);
     }
     log_to_stderr();
+    end_on_panic();
     match control::daemon::run(&arguments.config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -57,6 +58,20 @@ fn main() -> ExitCode {
             ExitCode::from(error.code.exit())
         }
     }
+}
+
+/// A node that forwards with half its threads would lose flows silently: whichever thread panics, the process ends.
+fn end_on_panic() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        usual(panic);
+        let thread = std::thread::current();
+        eprintln!(
+            "margayd: thread {} has panicked (see above): the process ends, as half a data plane is none",
+            thread.name().unwrap_or("without a name")
+        );
+        std::process::abort();
+    }));
 }
 
 fn log_to_stderr() {

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::{Daemon, translate};
 use crate::config::{AclNames, OnExit, Port, Selector};
-use crate::doctor;
+use crate::doctor::{self, Cause};
 use crate::mirror::LinkView;
 use crate::socket::{ErrorBody, MonitorKind};
 
@@ -31,6 +31,7 @@ pub(super) struct Open {
 /// A device that could not be opened, or is not there.
 #[derive(Debug)]
 pub(super) struct Waiting {
+    pub(super) cause: Cause,
     pub(super) message: String,
     /// Not before.
     again: Instant,
@@ -60,19 +61,31 @@ impl Ports {
         self.open.len()
     }
 
-    fn wait(&mut self, name: &str, message: String) -> bool {
+    fn wait(&mut self, name: &str, error: &Error) -> bool {
+        let message = error.to_string();
         let known = self.waiting.get(name);
         let is_news = known.is_none_or(|waiting| waiting.message != message);
         let delay = known.map_or(RETRY.0, |waiting| (waiting.delay * 2).min(RETRY.1));
         self.waiting.insert(
             name.to_owned(),
             Waiting {
+                cause: cause(error),
                 message,
                 again: Instant::now() + delay,
                 delay,
             },
         );
         is_news
+    }
+}
+
+/// Why the data plane could not open a port.
+fn cause(error: &Error) -> Cause {
+    match error {
+        Error::NoDevice { .. } => Cause::Absent,
+        Error::XdpBusy { .. } => Cause::OtherProgram,
+        Error::Frames { needed, .. } => Cause::Frames(*needed),
+        _ => Cause::Other,
     }
 }
 
@@ -129,7 +142,7 @@ impl Daemon {
                 if self.ports.open.contains_key(name) {
                     self.close(name, &why);
                 }
-                self.not_open(name, why);
+                self.not_open(name, Cause::TooLarge, why);
                 continue;
             }
             if self.ports.open.contains_key(name) || self.ports.queue.contains(name) {
@@ -138,13 +151,18 @@ impl Daemon {
             // A pattern may match devices that are no Ethernet; only an exact name is worth a word about it.
             if link.mac.is_empty() {
                 if matches!(port.selector, Selector::Name(_)) {
-                    self.not_open(name, "the device has no Ethernet address".to_owned());
+                    self.not_open(
+                        name,
+                        Cause::Other,
+                        "the device has no Ethernet address".to_owned(),
+                    );
                 }
                 continue;
             }
             if !link.admin_up {
                 self.not_open(
                     name,
+                    Cause::Other,
                     format!("the device is down; `ip link set {name} up` takes it up"),
                 );
                 continue;
@@ -164,7 +182,7 @@ impl Daemon {
             })
             .collect();
         for name in &exact {
-            self.not_open(name, "there is no such device yet; it is taken up when it appears (`ip link` lists those that are there)".to_owned());
+            self.not_open(name, Cause::Absent, "there is no such device yet; it is taken up when it appears (`ip link` lists those that are there)".to_owned());
         }
         let config = &self.config;
         self.ports.waiting.retain(|name, _| {
@@ -173,7 +191,7 @@ impl Daemon {
         self.ports.begun = true;
     }
 
-    fn not_open(&mut self, name: &str, message: String) {
+    fn not_open(&mut self, name: &str, cause: Cause, message: String) {
         // Nothing was tried, so nothing has to be waited for before the next try.
         let is_news = self
             .ports
@@ -194,6 +212,7 @@ impl Daemon {
         self.ports.waiting.insert(
             name.to_owned(),
             Waiting {
+                cause,
                 message,
                 again: Instant::now(),
                 delay: RETRY.0 / 2,
@@ -213,8 +232,8 @@ impl Daemon {
             if fatal {
                 return Err(translate::dataplane_error(&error));
             }
-            let message = error.to_string();
-            if self.ports.wait(&name, message.clone()) {
+            if self.ports.wait(&name, &error) {
+                let message = error.to_string();
                 tracing::error!("{message}");
                 self.publish(
                     MonitorKind::Link,

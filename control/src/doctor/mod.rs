@@ -75,13 +75,39 @@ pub struct Port {
     pub acl_missing: Vec<String>,
 }
 
+/// Why a device that should be a port is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// It is not there.
+    Absent,
+    /// Packets as large as its MTU fit no frame.
+    TooLarge,
+    /// Another XDP program is on it.
+    OtherProgram,
+    /// The UMEM has too few frames for one more; so many would do.
+    Frames(u32),
+    /// Anything else, which the message tells.
+    Other,
+}
+
+/// A device that should be a port and is none.
+#[derive(Debug, Clone)]
+pub struct Waiting {
+    /// The device's name.
+    pub name: String,
+    /// Why it is none.
+    pub cause: Cause,
+    /// The same in words, with what mends it.
+    pub message: String,
+}
+
 /// What the daemon knows.
 #[derive(Debug, Clone)]
 pub struct Facts {
     /// Open ports.
     pub ports: Vec<Port>,
-    /// Devices that should be ports and are not, with the reason.
-    pub waiting: Vec<(String, String)>,
+    /// Devices that should be ports and are not.
+    pub waiting: Vec<Waiting>,
     /// Devices that routes lead to and that are no ports, with the number of routes.
     pub not_ports: Vec<(String, usize)>,
     /// Bytes of a UMEM frame.

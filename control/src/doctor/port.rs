@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::reading::Device;
-use super::{Facts, Found, Port, Reading};
+use super::{Cause, Facts, Found, Port, Reading, Waiting};
 use crate::config::{FixChecksums, Mode, Role};
 
 /// All checks of an open port.
@@ -30,41 +30,54 @@ fn reload() -> String {
 
 /// Devices that should be ports and are not.
 pub(super) fn waiting(facts: &Facts, reading: &Reading, found: &mut Found) {
-    for (name, message) in &facts.waiting {
-        let device = reading.devices.get(name);
-        let room = room(facts.frame_size);
-        if device.and_then(|device| device.mtu).is_some_and(|mtu| mtu > room) {
-            found.fail(
-                "mtu",
-                Some(name),
-                format!("is not open: {message}"),
-                format!("ip link set dev {name} mtu {room}"),
-            );
-            continue;
-        }
-        match device.and_then(|device| device.program) {
-            Some(id) if !reading.own_programs.contains(&id) => found.fail(
-                "xdp_program",
-                Some(name),
-                format!("another XDP program (id {id}) is on it, so the port is not open: {message}"),
-                format!("ip link set dev {name} xdp off"),
+    for Waiting { name, cause, message } in &facts.waiting {
+        let port = Some(name.as_str());
+        let message = format!("is not open: {message}");
+        match cause {
+            Cause::TooLarge => {
+                let room = room(facts.frame_size);
+                found.fail("mtu", port, message, format!("ip link set dev {name} mtu {room}"));
+            }
+            Cause::OtherProgram => {
+                let device = reading.devices.get(name);
+                let message = match device.and_then(|device| device.program) {
+                    Some(id) => format!("another XDP program (id {id}) is on it, so the port {message}"),
+                    None => message,
+                };
+                found.fail(
+                    "xdp_program",
+                    port,
+                    message,
+                    format!("ip link set dev {name} xdp off"),
+                );
+            }
+            Cause::Frames(needed) => found.fail(
+                "frames",
+                port,
+                message,
+                format!(
+                    "frames = {needed} under [runtime] in {}, then restart margayd",
+                    facts.file.display()
+                ),
             ),
-            _ if message.contains("no such device") => found.warn(
+            Cause::Absent => found.warn(
                 "port",
-                Some(name),
-                format!("is not open: {message}"),
+                port,
+                message,
                 format!(
                     "unless it is to come, take its [[port]] out of {}, then: {}",
                     facts.file.display(),
                     reload()
                 ),
             ),
-            _ => found.warn(
-                "port",
-                Some(name),
-                format!("is not open: {message}"),
-                "mend that; the port is tried again by itself",
-            ),
+            Cause::Other => {
+                found.warn(
+                    "port",
+                    port,
+                    message,
+                    "mend that; the port is tried again by itself",
+                );
+            }
         }
     }
 }

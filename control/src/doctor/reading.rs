@@ -105,7 +105,7 @@ impl Reading {
     /// Reads all that the checks of these facts look at.
     pub fn take(facts: &Facts) -> Self {
         let mut reading = Self::default();
-        let waiting = facts.waiting.iter().map(|(name, _)| name);
+        let waiting = facts.waiting.iter().map(|waiting| &waiting.name);
         for name in facts.ports.iter().map(|port| &port.name).chain(waiting) {
             reading.devices.insert(name.clone(), Device::take(name));
             reading.sysctl(&format!("net/ipv4/conf/{name}/rp_filter"));

@@ -231,21 +231,24 @@ const FAULTS: &[Fault] = &[
         Outcome::Warn,
     ),
     (
-        |f, _| f.waiting = vec![("eth9".into(), "there is no such device yet".into())],
+        |f, _| waits(f, Cause::Absent),
         "port",
         Some("eth9"),
         Outcome::Warn,
     ),
     (
-        |f, r| {
-            f.waiting = vec![("eth9".into(), "its MTU is too large".into())];
-            let mtu = Some(9000);
-            r.devices.insert("eth9".into(), Device { mtu, ..device() });
-        },
+        |f, _| waits(f, Cause::TooLarge),
         "mtu",
         Some("eth9"),
         Outcome::Fail,
     ),
+    (
+        |f, _| waits(f, Cause::Frames(32_768)),
+        "frames",
+        Some("eth9"),
+        Outcome::Fail,
+    ),
+    (|f, _| waits(f, Cause::Other), "port", Some("eth9"), Outcome::Warn),
     (
         waiting_for_another_program,
         "xdp_program",
@@ -358,8 +361,16 @@ fn set(reading: &mut Reading, path: &str, value: &str) {
     reading.sysctls.insert(path.to_owned(), value.to_owned());
 }
 
+fn waits(facts: &mut Facts, cause: Cause) {
+    facts.waiting = vec![Waiting {
+        name: "eth9".into(),
+        cause,
+        message: "words for the reader alone".into(),
+    }];
+}
+
 fn waiting_for_another_program(facts: &mut Facts, reading: &mut Reading) {
-    facts.waiting = vec![("eth9".into(), "another program is attached".into())];
+    waits(facts, Cause::OtherProgram);
     reading.devices.insert(
         "eth9".into(),
         Device {

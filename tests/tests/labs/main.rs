@@ -22,6 +22,7 @@ mod malformed;
 mod metrics;
 mod neighbours;
 mod overrun;
+mod panics;
 mod protection;
 mod queues;
 mod reach;

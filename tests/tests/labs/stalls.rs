@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use tests::sys::StoppedThread;
 use tests::traffic::Stream;
 use tests::{Host, LIMIT, Margay, lab, wait_for};
 
@@ -198,8 +199,52 @@ fn noticed_in_time() {
     net.margay.check_sums();
 }
 
+/// Packets that a busy machine kept from margayd, or margayd's worker from its core.
+fn missed(margay: &Margay) -> u64 {
+    let reasons = ["rx_no_frame", "rx_ring_full", "stale"];
+    reasons.map(|reason| margay.drops(reason)).iter().sum::<u64>() + margay.dropped_beside()
+}
+
+/// The control thread is stopped as a debugger would stop it, again and again, in the middle of what it has to do: workers go on.
+#[test]
+fn a_stopped_control_thread_loses_nothing() {
+    let Some(net) = build("halted", "workers = [0]\n") else {
+        return;
+    };
+    let file = net.node.lab.directory().join("routes");
+    let stream = net.stream();
+    let (begin, excused) = (stream.so_far(), missed(&net.margay));
+    let (rounds, each) = if lab::soak() { (20, 60_000) } else { (3, 10_000) };
+    for round in 0..rounds {
+        let stopped =
+            StoppedThread::stop(net.margay.process().pid()).expect("the main thread can be stopped");
+        // Routes that it would have to follow come and go meanwhile.
+        let verb = if round % 2 == 0 { "add" } else { "del" };
+        let lines = route_lines(5_000).replace("route add", &format!("route {verb}"));
+        std::fs::write(&file, lines).expect("the lab's directory can be written");
+        net.node.r.sh(&format!("ip -batch {}", file.display()));
+        stream.flows_on(each);
+        drop(stopped);
+        net.margay.mirrors_kernel();
+    }
+    let tally = stream.stop();
+    let lost = tally.lost().saturating_sub(begin.lost());
+    let excused = missed(&net.margay) - excused;
+    // What was on the way when the count began is in it as well.
+    assert!(
+        lost <= excused + 64,
+        "{lost} lost, {excused} never received: {tally:?}"
+    );
+    assert_eq!((tally.reordered, tally.corrupt), (0, 0));
+    lab::announce(&format!(
+        "control thread stopped {rounds} times for {each} packets each: {lost} of {} lost, {excused} never received",
+        tally.sent - begin.sent
+    ));
+    net.margay.check_sums();
+}
+
 /// A slow control thread is not the data path's: with the daemon's main thread kept busy (full dumps, reloads, a stopped client) no
-/// packet is lost. It is given more than it can do rather than stopped: a slow thread still holds what it is working on.
+/// packet is lost.
 #[test]
 fn a_slow_control_thread_loses_nothing() {
     let Some(net) = build("control", "workers = [0]\n") else {
@@ -212,11 +257,7 @@ fn a_slow_control_thread_loses_nothing() {
     net.margay.mirrors_kernel();
     let stream = net.stream();
     let begin = stream.so_far();
-    let missed = |net: &Net| {
-        let reasons = ["rx_no_frame", "rx_ring_full", "stale"];
-        reasons.map(|reason| net.margay.drops(reason)).iter().sum::<u64>() + net.margay.dropped_beside()
-    };
-    let excused = missed(&net);
+    let excused = missed(&net.margay);
     for _ in 0..if lab::soak() { 100 } else { 5 } {
         net.margay.mirrors_kernel();
         assert_eq!(net.margay.run("route show").code, 0);
@@ -226,7 +267,7 @@ fn a_slow_control_thread_loses_nothing() {
     let tally = stream.stop();
     let lost = tally.lost().saturating_sub(begin.lost());
     // What was on the way when the count began is in it as well.
-    let excused = missed(&net) - excused;
+    let excused = missed(&net.margay) - excused;
     assert!(
         lost <= excused + 64,
         "{lost} lost, {excused} never received: {tally:?}"

@@ -7,30 +7,27 @@
 
 use std::fs;
 use std::net::UdpSocket;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tests::lab::skip;
 use tests::margay::list;
 use tests::sys::StoppedThread;
-use tests::{LIMIT, Margay, schema, wait_for};
+use tests::{Host, LIMIT, Margay, schema, wait_for};
 
-use crate::common::{PORTS, node};
+use crate::common::{Node, PORTS, node};
 use crate::watch::{U4, background, flood, tshark};
 
-/// The threads of margayd's workers, by number.
-fn workers(margay: &Margay) -> Vec<u32> {
-    let tasks = fs::read_dir(format!("/proc/{}/task", margay.process().pid())).expect("margayd lives");
-    let mut named: Vec<(String, u32)> = tasks
-        .flatten()
-        .filter_map(|task| {
-            let name = fs::read_to_string(task.path().join("comm")).ok()?;
-            let tid = task.file_name().to_str()?.parse().ok()?;
-            name.starts_with("margay-w")
-                .then(|| (name.trim().to_owned(), tid))
-        })
-        .collect();
-    named.sort();
-    named.into_iter().map(|(_, tid)| tid).collect()
+/// Container a, and margayd with this under `[runtime]`; all ports are open.
+fn build(name: &str, runtime: &str) -> Option<(Node, Host, Arc<Margay>)> {
+    let net = node(name)?;
+    let a = net.container("a", 2);
+    let runtime = format!("[runtime]\nprofile = \"adaptive\"\n{runtime}\n");
+    let margay = Margay::start(&net.lab, &net.r, &format!("{runtime}{PORTS}"));
+    margay.has_port("up0");
+    margay.has_port("cali-a");
+    a.reaches("10.0.0.2");
+    Some((net, a, margay))
 }
 
 /// Waits until drops are counted as `counted` wants them.
@@ -50,17 +47,13 @@ fn what_a_stopped_worker_leaves_behind() {
     if std::thread::available_parallelism().is_ok_and(|cores| cores.get() < 2) {
         return skip("starved", "two workers need two cores");
     }
-    let Some(net) = node("starved") else {
+    // Workers count as gone only after a minute: the steering program must not step in.
+    let Some((_net, a, margay)) = build(
+        "starved",
+        "workers = [0, 1]\nframes = 16384\nstall_after = \"60s\"",
+    ) else {
         return;
     };
-    let a = net.container("a", 2);
-    // Workers count as gone only after a minute: the steering program must not step in.
-    let runtime =
-        "[runtime]\nprofile = \"adaptive\"\nworkers = [0, 1]\nframes = 16384\nstall_after = \"60s\"\n";
-    let margay = Margay::start(&net.lab, &net.r, &format!("{runtime}{PORTS}"));
-    margay.has_port("up0");
-    margay.has_port("cali-a");
-    a.reaches("10.0.0.2");
     let file = margay.host().directory().join("drops.pcapng");
     let words = format!(
         "capture --port cali-a --at drop -w {} udp dst port 5353",
@@ -71,7 +64,7 @@ fn what_a_stopped_worker_leaves_behind() {
     wait_for("both watch", LIMIT, || {
         file.exists() && trace.log().contains("\"begin\"")
     });
-    let workers = workers(&margay);
+    let workers = margay.threads("margay-w");
     assert_eq!(workers.len(), 2);
     // A port's queue and the other's belong to one worker each. With the uplink's stopped the hand-over ring (1,024 packets) fills;
     // with the workload's stopped the rings between it and the kernel (2,048 packets) do.
@@ -122,20 +115,10 @@ fn what_a_stopped_worker_leaves_behind() {
 /// dropped by the steering program.
 #[test]
 fn what_a_stopped_daemon_leaves_behind() {
-    let Some(net) = node("stopped") else {
+    let Some((_net, a, margay)) = build("stopped", "workers = [0]\nframes = 8192\nstall_after = \"200ms\"")
+    else {
         return;
     };
-    let a = net.container("a", 2);
-    let margay = Margay::start(
-        &net.lab,
-        &net.r,
-        &format!(
-            "[runtime]\nprofile = \"adaptive\"\nworkers = [0]\nframes = 8192\nstall_after = \"200ms\"\n{PORTS}"
-        ),
-    );
-    margay.has_port("up0");
-    margay.has_port("cali-a");
-    a.reaches("10.0.0.2");
     margay.process().signal(libc::SIGSTOP);
     flood(&a, U4, 2_000, Duration::from_secs(1));
     margay.process().signal(libc::SIGCONT);
@@ -154,20 +137,12 @@ fn what_a_stopped_daemon_leaves_behind() {
 /// Frames that grew beyond a chunk of the UMEM before margayd could close the port.
 #[test]
 fn what_fits_no_frame() {
-    let Some(net) = node("oversize") else {
+    let Some((net, a, margay)) = build(
+        "oversize",
+        "workers = [0]\nframes = 8192\nframe_size = 2048\nstall_after = \"60s\"",
+    ) else {
         return;
     };
-    let a = net.container("a", 2);
-    let margay = Margay::start(
-        &net.lab,
-        &net.r,
-        &format!(
-            "[runtime]\nprofile = \"adaptive\"\nworkers = [0]\nframes = 8192\nframe_size = 2048\nstall_after = \"60s\"\n{PORTS}"
-        ),
-    );
-    margay.has_port("up0");
-    margay.has_port("cali-a");
-    a.reaches("10.0.0.2");
     margay.process().signal(libc::SIGSTOP);
     net.r.sh("ip link set cali-a mtu 3000");
     a.sh("ip link set eth0 mtu 3000");

@@ -70,7 +70,11 @@ impl Daemon {
             .waiting
             .iter()
             .filter(|(name, _)| is_wanted(name))
-            .map(|(name, waiting)| (name.clone(), waiting.message.clone()))
+            .map(|(name, waiting)| doctor::Waiting {
+                name: name.clone(),
+                cause: waiting.cause,
+                message: waiting.message.clone(),
+            })
             .collect();
         let mut not_ports: Vec<(String, usize)> = Vec::new();
         if wanted.is_none() {
