@@ -281,7 +281,8 @@ fn a_slow_control_thread_loses_nothing() {
 }
 
 /// Eight busy competitors a core: the worker waits for its turn again and again, and is not taken for stalled. What else goes on on the
-/// machine is told by a thread beside the worker that wants as little of the same core: a pause of its own as long excuses an alarm.
+/// machine is told by a thread beside the worker that wants as little of the same core: among other labs, a pause of its own as long excuses an
+/// alarm.
 #[test]
 fn no_false_alarms() {
     let Some(net) = build("alarm", "workers = [0]\n") else {
@@ -334,8 +335,10 @@ fn no_false_alarms() {
         seen - kernel,
         tally.sent
     ));
+    // Where only the competitors are there too, nothing excuses an alarm.
+    let excused = if lab::soak() { 0 } else { pauses };
     assert!(
-        alarms <= pauses,
+        alarms <= excused,
         "{alarms} alarms, {pauses} pauses of the machine"
     );
     assert_eq!(tally.corrupt, 0);
