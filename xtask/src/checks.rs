@@ -61,12 +61,9 @@ pub fn sanitize() -> Result<(), Failure> {
         return Ok(());
     }
     for (package, filters) in MIRI {
-        println!("xtask: Miri: {package}, {}", filters.join(", "));
-        let mut miri = nightly(&["miri", "test", "--package", package, "--lib", "--"]);
-        miri.args(*filters)
-            .env("MIRIFLAGS", "-Zmiri-disable-isolation")
-            .env("CARGO_TARGET_DIR", run::root().join("target/miri"));
-        run::succeed(&mut miri)?;
+        for filter in *filters {
+            miri(package, filter)?;
+        }
     }
     println!("xtask: AddressSanitizer: classifier and forwarder");
     let mut address = nightly(&[
@@ -85,6 +82,21 @@ pub fn sanitize() -> Result<(), Failure> {
         .env("ASAN_OPTIONS", "detect_leaks=0")
         .env("CARGO_TARGET_DIR", run::root().join("target/asan"));
     run::succeed(&mut address)
+}
+
+/// Runs the unit tests of a package that a filter names under Miri. A filter that names none is a mistake in here.
+fn miri(package: &str, filter: &str) -> Result<(), Failure> {
+    println!("xtask: Miri: {package}, {filter}");
+    let mut miri = nightly(&["miri", "test", "--package", package, "--lib", "--", filter]);
+    miri.env("MIRIFLAGS", "-Zmiri-disable-isolation")
+        .env("CARGO_TARGET_DIR", run::root().join("target/miri"));
+    let (passed, said) = run::capture(&mut miri)?;
+    print!("{said}");
+    match passed && !said.contains("running 0 tests") {
+        true => Ok(()),
+        false if passed => Err(Failure(format!("Miri: {package} has no tests called {filter}"))),
+        false => Err(Failure(format!("Miri: the tests {filter} of {package} failed"))),
+    }
 }
 
 /// `cargo` of the nightly toolchain, in the workspace's root.

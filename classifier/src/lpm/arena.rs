@@ -304,6 +304,9 @@ impl Limbo {
     }
 }
 
+#[cfg(all(test, not(loom)))]
+mod tests;
+
 /// Every interleaving of a writer that replaces, waits and reuses blocks with a reader that follows references:
 /// `RUSTFLAGS="--cfg loom" cargo test -p classifier --lib loom_`.
 #[cfg(all(test, loom))]
