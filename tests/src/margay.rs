@@ -284,7 +284,7 @@ impl Margay {
     /// When more is lost than that, or anything was overtaken.
     #[track_caller]
     pub fn lost_nothing(&self, tallies: &[Tally]) {
-        let missed = self.drops("rx_no_frame") + self.drops("rx_ring_full") + self.dropped_beside();
+        let missed = self.missed();
         let lost: u64 = tallies.iter().map(|tally| tally.lost()).sum();
         assert!(
             lost <= missed,
@@ -293,9 +293,17 @@ impl Margay {
         assert!(tallies.iter().all(|tally| tally.reordered == 0), "{tallies:?}");
         if missed > 0 {
             announce(&format!(
-                "the machine was too busy: {missed} packets were never received"
+                "{lost} lost; the machine was too busy to receive {missed} packets"
             ));
         }
+    }
+
+    /// Packets that margayd never saw, because a busy machine did not let a worker take them off its rings in time or dropped them
+    /// itself. A veth counts what its AF_XDP socket could not take as well.
+    #[track_caller]
+    pub fn missed(&self) -> u64 {
+        let rings = self.drops("rx_no_frame") + self.drops("rx_ring_full");
+        rings.max(self.dropped_beside())
     }
 
     /// Packets that the kernel dropped before margayd saw them or after it had sent them: on the rings of the node's veths, and on the

@@ -87,7 +87,7 @@ fn many_ports(trials: usize) -> Result<()> {
         })
         .collect();
     println!(
-        "Ports of one queue each, two of them in use, adaptive profile, medians of alternating rounds:\n"
+        "Ports of one queue each, four of them in use (in by one, out by three), adaptive profile, medians of alternating rounds:\n"
     );
     let head = [
         "ports",

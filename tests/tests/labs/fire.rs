@@ -100,7 +100,7 @@ fn difference(margay: &Margay) -> Option<String> {
 fn untouched(stream: Stream, margay: &Margay) {
     stream.flows_on(500);
     let tally = stream.stop();
-    let excused = margay.drops("rx_no_frame") + margay.drops("rx_ring_full") + margay.dropped_beside();
+    let excused = margay.missed();
     let lost = tally.lost().saturating_sub(excused);
     lab::announce(&format!(
         "untouched prefixes: {} of {} lost, {excused} of all ports never received",

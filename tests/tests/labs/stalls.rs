@@ -201,8 +201,7 @@ fn noticed_in_time() {
 
 /// Packets that a busy machine kept from margayd, or margayd's worker from its core.
 fn missed(margay: &Margay) -> u64 {
-    let reasons = ["rx_no_frame", "rx_ring_full", "stale"];
-    reasons.map(|reason| margay.drops(reason)).iter().sum::<u64>() + margay.dropped_beside()
+    margay.missed() + margay.drops("stale")
 }
 
 /// The control thread is stopped as a debugger would stop it, again and again, in the middle of what it has to do: workers go on.
