@@ -2,19 +2,21 @@
 //!
 //! Candidates: packets that match nothing, packets drawn from the whole header space, every rule's corners shuffled, and
 //! what a seeded search finds. The search keeps a sequence of packets and numbers its steps: step n replaces a part of the
-//! sequence by packets of the other candidates, or by mixtures of these with its own; what is drawn follows from the seed and
-//! n alone. A step is kept when the sequence has become slower, so that the seed and the numbers of the steps that were kept
-//! are the sequence. `acl_worst.txt` holds those of ten minutes of search for each set; they are measured in every run.
+//! sequence by packets of the other candidates or of another part, or by mixtures of these with what was there; what is drawn
+//! follows from the seed and n alone. A step is kept when the sequence has become slower, so that the seed and the numbers of
+//! the steps that were kept are the sequence. `acl_worst.txt` holds what was found; it is measured in every run, and a search
+//! goes on from there.
+//!
+//! Costs are CPU time of the measuring thread, of two sequences in turn, and the least of each counts: what else the machine
+//! does makes a search longer and changes little of what it finds.
 
-use std::time::Instant;
-
-use classifier::acl::{Addresses, Image, List};
+use classifier::acl::{Addresses, BURST, Image, List, Match};
 use classifier::lpm::IpPrefix;
 use classifier::packet::{Family, Headers};
-use control::bench::acl::{headers, rate};
+use control::bench::acl::headers;
 
 use crate::acl_sets::{Rng, mix};
-use crate::report;
+use crate::sys;
 
 /// Packets in a sequence: more than a first-level cache holds of what they touch.
 const LENGTH: usize = 8192;
@@ -24,7 +26,7 @@ const SEED: u64 = 3;
 /// how they were found.
 const FOUND: &str = include_str!("acl_worst.txt");
 /// Turns in which the average and a candidate are measured.
-const TURNS: usize = 5;
+const TURNS: usize = 30;
 
 /// What was found for a list.
 pub struct Worst {
@@ -32,22 +34,24 @@ pub struct Worst {
     pub name: &'static str,
     /// Its speed as a share of the speed over the keys.
     pub share: f64,
-    /// Steps that a search kept.
-    pub steps: Vec<u64>,
+    /// The search, if there was one.
+    pub search: Option<Search>,
 }
 
-/// Measures all candidates in turn with the keys, after `seconds` of search.
+/// What a search did.
+pub struct Search {
+    /// Steps that make the sequence, those found before included.
+    pub steps: Vec<u64>,
+    /// Steps tried this time.
+    pub tried: u64,
+    /// CPU seconds of this time.
+    pub seconds: f64,
+}
+
+/// Measures all candidates in turn with the keys, after `seconds` of CPU time of search; an interrupt ends the search early.
 pub fn worst(set: &str, image: &Image, list: &List, keys: &[Headers], seconds: f64) -> Worst {
     let average: Vec<Headers> = keys.iter().cycle().take(LENGTH).copied().collect();
     let pools = Pools::draw(image, list, keys);
-    let found = FOUND.lines().find_map(|line| {
-        let (name, steps) = line.split_once(':')?;
-        let steps = steps
-            .split_whitespace()
-            .map(str::parse)
-            .collect::<Result<Vec<u64>, _>>();
-        (name == set).then_some(steps.ok()?)
-    });
     let mut candidates = vec![
         ("uniform", pools.uniform.clone()),
         ("corners", pools.corners.clone()),
@@ -57,24 +61,55 @@ pub fn worst(set: &str, image: &Image, list: &List, keys: &[Headers], seconds: f
         candidates.push(("misses", misses.copied().collect()));
     }
     let pool = pools.all();
-    if let Some(steps) = found {
-        candidates.push(("search", replay(&pool, &steps)));
+    let found = found(set);
+    let search = (seconds > 0.0).then(|| search(image, &pool, &found, seconds));
+    let steps = search.as_ref().map_or(&found, |search| &search.steps);
+    if !steps.is_empty() {
+        candidates.push(("search", replay(&pool, steps)));
     }
-    let mut steps = Vec::new();
-    if seconds > 0.0 {
-        steps = search(image, &pool, seconds);
-        candidates.push(("search", replay(&pool, &steps)));
-    }
-    let shares = candidates.iter().map(|(name, sequence)| {
-        let (mut usual, mut slow) = (Vec::new(), Vec::new());
-        for _ in 0..TURNS {
-            usual.push(rate(image, &average, 10));
-            slow.push(rate(image, sequence, 10));
-        }
-        (*name, report::median(&slow) / report::median(&usual))
-    });
+    let shares = candidates
+        .iter()
+        .map(|(name, sequence)| (*name, slower(image, &average, sequence, TURNS)));
     let (name, share) = shares.min_by(|a, b| a.1.total_cmp(&b.1)).unwrap_or(("none", 1.0));
-    Worst { name, share, steps }
+    Worst { name, share, search }
+}
+
+/// The steps that were found before for a set.
+fn found(set: &str) -> Vec<u64> {
+    let line = FOUND
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .find_map(|line| {
+            let (name, steps) = line.split_once(':')?;
+            (name == set).then_some(steps)
+        });
+    let steps = line.unwrap_or_default().split_whitespace();
+    steps.filter_map(|step| step.parse().ok()).collect()
+}
+
+/// The cost of `a` as a multiple of the cost of `b`: they are passed over in turn, and the cheapest pass of each counts.
+fn slower(image: &Image, a: &[Headers], b: &[Headers], turns: usize) -> f64 {
+    let (mut cost_a, mut cost_b) = (u64::MAX, u64::MAX);
+    for _ in 0..turns {
+        cost_a = cost_a.min(cost(image, a));
+        cost_b = cost_b.min(cost(image, b));
+    }
+    cost_a as f64 / cost_b as f64
+}
+
+/// Nanoseconds of CPU time that a pass over a sequence takes: the least of three, after one that fills the caches.
+fn cost(image: &Image, sequence: &[Headers]) -> u64 {
+    let mut out = [Match::default(); BURST];
+    let mut pass = || {
+        let start = sys::thread_ns();
+        for burst in sequence.chunks(BURST) {
+            image.classify_burst(burst, &mut out);
+            std::hint::black_box(&out);
+        }
+        sys::thread_ns() - start
+    };
+    pass();
+    (0..3).map(|_| pass()).min().unwrap_or(u64::MAX)
 }
 
 /// What the search draws from.
@@ -115,11 +150,17 @@ fn replay(pool: &[Headers], steps: &[u64]) -> Vec<Headers> {
 fn step(sequence: &mut [Headers], pool: &[Headers], number: u64) {
     let mut rng = Rng(SEED ^ mix(number + 1));
     let from = rng.below(LENGTH as u64) as usize;
-    let len = 1 + rng.below(LENGTH as u64 / 4) as usize;
+    let len = 64 << rng.below(6);
     // One kind of change for the whole part, or each packet another one.
     let kind = rng.below(5);
-    for slot in sequence.iter_mut().skip(from).take(len) {
-        let (a, b) = (pick(pool, &mut rng), *slot);
+    // Packets of another part spread what has been found slow.
+    let other = (rng.below(3) == 0).then(|| (sequence.to_vec(), rng.below(LENGTH as u64) as usize));
+    for (i, slot) in sequence.iter_mut().skip(from).take(len).enumerate() {
+        let a = match &other {
+            Some((sequence, at)) => sequence[(at + i) % LENGTH],
+            None => pick(pool, &mut rng),
+        };
+        let b = *slot;
         let kind = if kind == 4 { rng.below(4) } else { kind };
         *slot = match kind {
             0 => Headers { src: a.src, ..b },
@@ -139,24 +180,29 @@ fn pick(pool: &[Headers], rng: &mut Rng) -> Headers {
     pool[rng.below(pool.len() as u64) as usize]
 }
 
-fn search(image: &Image, pool: &[Headers], seconds: f64) -> Vec<u64> {
-    let mut sequence = replay(pool, &[]);
-    let mut kept = Vec::new();
-    let start = Instant::now();
-    for number in 0.. {
-        if start.elapsed().as_secs_f64() >= seconds {
-            break;
-        }
+/// Goes on from the steps that were found before, with the steps behind the last of them.
+fn search(image: &Image, pool: &[Headers], found: &[u64], seconds: f64) -> Search {
+    let mut sequence = replay(pool, found);
+    let mut steps = found.to_vec();
+    let first = found.last().map_or(0, |last| last + 1);
+    let start = sys::thread_ns();
+    let spent = || (sys::thread_ns() - start) as f64 / 1e9;
+    let mut number = first;
+    while spent() < seconds && sys::check_interrupt().is_ok() {
         let mut next = sequence.clone();
         step(&mut next, pool, number);
-        // A pause of the machine looks like slow traffic: a step counts when the new sequence is clearly slower four times in turn.
-        let slower = || rate(image, &next, 3) < 0.99 * rate(image, &sequence, 3);
-        if (0..4).all(|_| slower()) {
+        // A glance first; what looks slower is looked at longer.
+        if slower(image, &next, &sequence, 2) > 1.002 && slower(image, &next, &sequence, 12) > 1.003 {
             sequence = next;
-            kept.push(number);
+            steps.push(number);
         }
+        number += 1;
     }
-    kept
+    Search {
+        steps,
+        tried: number - first,
+        seconds: spent(),
+    }
 }
 
 fn anything(family: Family, rng: &mut Rng) -> Headers {
@@ -225,5 +271,6 @@ mod tests {
             .collect();
         assert_eq!(replay(&pool, &[3, 9]), replay(&pool, &[3, 9]));
         assert_ne!(replay(&pool, &[3, 9]), replay(&pool, &[9]));
+        assert_eq!((found("acl1_10k").is_empty(), found("none").len()), (false, 0));
     }
 }

@@ -34,12 +34,21 @@ pub fn check_interrupt() -> Result<()> {
 
 /// Nanoseconds of CLOCK_MONOTONIC, the clock that BPF programs read.
 pub fn monotonic_ns() -> u64 {
+    clock_ns(libc::CLOCK_MONOTONIC)
+}
+
+/// Nanoseconds that the calling thread has run on a core (CLOCK_THREAD_CPUTIME_ID).
+pub fn thread_ns() -> u64 {
+    clock_ns(libc::CLOCK_THREAD_CPUTIME_ID)
+}
+
+fn clock_ns(clock: libc::clockid_t) -> u64 {
     let mut now = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,
     };
-    // SAFETY: needed because `Instant` does not give its number. `now` is a valid timespec to write to.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) };
+    // SAFETY: needed because the standard library does not give these clocks' numbers. `now` is a valid timespec to write to.
+    unsafe { libc::clock_gettime(clock, &mut now) };
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 

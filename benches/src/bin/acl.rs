@@ -9,8 +9,8 @@
 //! it only our figures are printed. Then, with `--only sets` alone, the list over large sets, and with `--only reload` alone,
 //! a rule added to the list of a running margayd. Formats, growing and keys: `benches/src/acl_sets.rs`.
 //!
-//! `--search` gives the seconds that each set is searched for slow traffic; the steps that were kept go to standard error, in
-//! the format of `benches/src/acl_worst.txt`.
+//! `--search` gives the seconds of CPU time that each set is searched for slow traffic, from what was found before on; an
+//! interrupt ends a search early. The steps go to standard error, in the format of `benches/src/acl_worst.txt`.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -19,7 +19,7 @@ use std::time::Instant;
 use benches::acl_peer::Peer;
 use benches::acl_sets::{self, classbench, shared};
 use benches::acl_table::{Row, chart, table};
-use benches::{Context, Error, Result, acl_large_sets, acl_reload, acl_worst, report};
+use benches::{Context, Error, Result, acl_large_sets, acl_reload, acl_worst, report, sys};
 use clap::Parser;
 use classifier::acl::{Image, Limits, List};
 use classifier::packet::Headers;
@@ -38,7 +38,7 @@ struct Options {
     /// Only the IPv4 sets of 1 k and 10 k rules, in three rounds.
     #[arg(long)]
     quick: bool,
-    /// Seconds of search for the slowest traffic of each IPv4 set, beside the traffic that is known.
+    /// CPU seconds of search for the slowest traffic of each IPv4 set, beside the traffic that is known.
     #[arg(long, default_value_t = 0.0)]
     search: f64,
     /// Only sets whose names contain this; `sets`: the list over large sets; `reload`: a rule added to a running margayd.
@@ -47,6 +47,7 @@ struct Options {
 }
 
 fn main() -> ExitCode {
+    sys::catch_interrupts();
     match run(&Options::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
@@ -108,6 +109,7 @@ fn sets(o: &Options, work: &Path) -> Result<Vec<Row>> {
             let keys = acl_sets::keys(&rules, (2 * rules.len()).min(100_000), 2);
             let expected = acl_sets::expected(&rules, &keys);
             for (ipv6, name) in wanted {
+                sys::check_interrupt()?;
                 let (rules_path, keys_path) = (work.join("rules"), work.join("keys"));
                 let rules_text = acl_sets::print_rules(&rules, ipv6);
                 let keys_text = acl_sets::print_keys(&keys, &expected, ipv6);
@@ -156,8 +158,9 @@ fn measure(name: String, list: &List, keys: &[Key], mut peer: Option<Peer>, o: &
     // The forms that the search has to find the weak places of are the same for IPv6.
     let search = if name.ends_with("-v6") { 0.0 } else { o.search };
     let worst = acl_worst::worst(&name, &image, list, &headers, search);
-    if search > 0.0 {
-        let steps: Vec<String> = worst.steps.iter().map(u64::to_string).collect();
+    if let Some(search) = worst.search {
+        eprintln!("# {:.0} s, {} steps tried", search.seconds, search.tried);
+        let steps: Vec<String> = search.steps.iter().map(u64::to_string).collect();
         eprintln!("{name}: {}", steps.join(" "));
     }
     Ok(Row {

@@ -219,13 +219,16 @@ impl Image {
         Ok(Image { list, v4, v6, way })
     }
 
-    /// Whether two images share all tables but the address maps.
-    #[cfg(test)]
-    pub(super) fn shares(&self, other: &Image) -> bool {
-        match (&self.v4, &other.v4) {
-            (Some(Tables::Full(a)), Some(Tables::Full(b))) => Arc::ptr_eq(&a.rest, &b.rest),
-            _ => false,
-        }
+    /// Whether [`Image::recompile`] made this image of the other one's tables: all but the maps from address to class are shared.
+    pub fn has_tables_of(&self, other: &Image) -> bool {
+        let kept = |a: &Option<Tables>, b: &Option<Tables>| match (a, b) {
+            (Some(Tables::Full(a)), Some(Tables::Full(b))) => Some(Arc::ptr_eq(&a.rest, &b.rest)),
+            (Some(Tables::Full(_)), _) | (_, Some(Tables::Full(_))) => Some(false),
+            // Few rules have no such maps, and compile in microseconds.
+            _ => None,
+        };
+        let both = [kept(&self.v4, &other.v4), kept(&self.v6, &other.v6)];
+        both.contains(&Some(true)) && !both.contains(&Some(false))
     }
 
     /// The same image with look-ups by another way; `None` when the CPU lacks it.

@@ -1,31 +1,48 @@
-//! One file after the other: tables, sets, lists.
+//! One file after the other: tables, sets, then lists.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use classifier::acl::{Action, List, Set};
+use classifier::acl::{Rule, Set};
 use classifier::lpm::IpPrefix;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::Diagnostic;
-use super::{names, origin, rule};
+use super::lines::Lines;
+use super::list::Reading;
+use super::pieces::{Cut, Kept, Pieces};
+use super::{names, rule};
 
 /// A file being read: turns byte offsets into lines and collects findings.
 pub(super) struct Source<'a> {
     path: &'a Path,
     /// The path as origins show it.
     pub(super) name: Arc<str>,
-    /// Offsets at which lines begin.
-    lines: Vec<usize>,
+    lines: &'a Lines,
     out: &'a mut Vec<Diagnostic>,
 }
 
 impl Source<'_> {
+    /// The same file, of which a part is read that has lines of its own.
+    pub(super) fn part<'b>(&'b mut self, lines: &'b Lines) -> Source<'b> {
+        Source {
+            path: self.path,
+            name: self.name.clone(),
+            lines,
+            out: self.out,
+        }
+    }
+
+    /// How much has been reported.
+    pub(super) fn reported(&self) -> usize {
+        self.out.len()
+    }
+
     /// The line, from 1, of a byte offset.
     pub(super) fn line(&self, offset: usize) -> u32 {
-        self.lines.partition_point(|&start| start <= offset) as u32
+        self.lines.line(offset)
     }
 
     /// Reports an error at a byte offset.
@@ -82,7 +99,7 @@ impl Source<'_> {
 /// Sets of all files: by name, with the place and whether a rule used them.
 #[derive(Default)]
 pub(super) struct Sets {
-    known: HashMap<String, Arc<Set>>,
+    pub(super) known: HashMap<String, Arc<Set>>,
     used: HashSet<String>,
 }
 
@@ -90,8 +107,16 @@ impl Sets {
     /// The set of a name, which counts as used from now on.
     pub(super) fn get(&mut self, name: &str) -> Option<Arc<Set>> {
         let set = self.known.get(name)?;
-        self.used.insert(name.to_owned());
+        if !self.used.contains(name) {
+            self.used.insert(name.to_owned());
+        }
         Some(set.clone())
+    }
+
+    /// Whether a rule that was read before holds the sets that its names stand for now. If so they count as used.
+    pub(super) fn are_those_of(&mut self, rule: &Rule) -> bool {
+        let mut all = rule.src.sets.iter().chain(&rule.dst.sets);
+        all.all(|old| self.get(&old.name).is_some_and(|set| Arc::ptr_eq(&set, old)))
     }
 
     /// The known name nearest to `name`.
@@ -100,58 +125,69 @@ impl Sets {
     }
 }
 
-/// Reads files given as path and text. Lists without errors are returned, findings go to `out`.
-pub(super) fn read(files: &[(PathBuf, String)], out: &mut Vec<Diagnostic>) -> BTreeMap<String, Arc<List>> {
+/// A file without syntax errors.
+pub(super) struct File<'f> {
+    path: &'f Path,
+    name: Arc<str>,
+    pub(super) content: Tables<'f>,
+}
+
+/// The tables of a file.
+pub(super) enum Tables<'f> {
+    Whole(Lines, Spanned<DeTable<'f>>),
+    Pieces(Pieces<'f>),
+}
+
+impl<'f> File<'f> {
+    pub(super) fn tables(&self) -> (&Lines, &DeTable<'f>) {
+        match &self.content {
+            Tables::Whole(lines, table) => (lines, table.get_ref()),
+            Tables::Pieces(pieces) => (pieces.lines(), pieces.table.get_ref()),
+        }
+    }
+
+    pub(super) fn source<'a>(&'a self, out: &'a mut Vec<Diagnostic>) -> Source<'a> {
+        Source {
+            path: self.path,
+            name: self.name.clone(),
+            lines: self.tables().0,
+            out,
+        }
+    }
+}
+
+/// Reads files given as path and text. Lists without errors are returned, findings go to `out`. With what is `kept` of the last
+/// reading the result is the same, and comes sooner.
+pub(super) fn read(files: &[(PathBuf, String)], kept: Option<&Kept>, out: &mut Vec<Diagnostic>) -> Reading {
+    let texts = files.iter().map(|(_, text)| text);
+    let cuts: Vec<Option<Cut<'_>>> = texts
+        .map(|text| Cut::of(text).filter(|_| kept.is_some()))
+        .collect();
     let mut parsed = Vec::new();
-    for (path, text) in files {
-        let lines = std::iter::once(0)
-            .chain(text.match_indices('\n').map(|(i, _)| i + 1))
-            .collect();
-        let mut source = Source {
-            path,
-            name: path.display().to_string().into(),
-            lines,
-            out,
+    for ((path, text), cut) in files.iter().zip(&cuts) {
+        let pieces = cut.as_ref().zip(kept).and_then(|(cut, kept)| cut.parse(kept));
+        let content = match pieces {
+            Some(pieces) => Some(Tables::Pieces(pieces)),
+            None => whole(path, text, out),
         };
-        let (table, errors) = DeTable::parse_recoverable(text);
-        for e in &errors {
-            let at = e.span().map_or(0, |s| s.start.min(text.len()));
-            source.error(
-                at,
-                "syntax",
-                format!("not TOML: {}", e.message()),
-                "see https://toml.io for the syntax",
-            );
-        }
-        if errors.is_empty() {
-            parsed.push((path, source.name.clone(), source.lines, table));
-        }
+        let name = path.display().to_string().into();
+        parsed.extend(content.map(|content| File { path, name, content }));
     }
-    let mut sets = Sets::default();
+    let mut reading = Reading::default();
     let mut places: HashMap<String, (Arc<str>, u32)> = HashMap::new();
-    for (path, name, lines, table) in &parsed {
-        let mut source = Source {
-            path,
-            name: name.clone(),
-            lines: lines.clone(),
-            out,
-        };
-        head(&mut source, table.get_ref());
-        read_sets(&mut source, table.get_ref(), &mut sets, &mut places);
+    for file in &parsed {
+        let mut source = file.source(out);
+        let table = file.tables().1;
+        head(&mut source, table);
+        read_sets(&mut source, table, kept, &mut reading.sets, &mut places);
     }
-    let mut lists: BTreeMap<String, Arc<List>> = BTreeMap::new();
-    for (path, name, lines, table) in &parsed {
-        let mut source = Source {
-            path,
-            name: name.clone(),
-            lines: lines.clone(),
-            out,
-        };
-        read_lists(&mut source, table.get_ref(), &mut sets, &mut lists);
+    for (number, file) in parsed.iter().enumerate() {
+        reading.lists(number, file, out);
     }
+    let used = &reading.sets.used;
     let mut unused: Vec<_> = places
         .into_iter()
-        .filter(|(name, _)| !sets.used.contains(name))
+        .filter(|(name, _)| !used.contains(name))
         .collect();
     unused.sort();
     for (name, (file, line)) in unused {
@@ -163,7 +199,20 @@ pub(super) fn read(files: &[(PathBuf, String)], out: &mut Vec<Diagnostic>) -> BT
             format!("write \"@{name}\" in src or dst, or remove the set"),
         ));
     }
-    lists
+    reading
+}
+
+/// Parses a file as a whole. Errors go to `out` and give nothing.
+fn whole<'f>(path: &Path, text: &'f str, out: &mut Vec<Diagnostic>) -> Option<Tables<'f>> {
+    let lines = Lines::of(text, 1);
+    let (table, errors) = DeTable::parse_recoverable(text);
+    for e in &errors {
+        let at = e.span().map_or(0, |s| s.start.min(text.len()));
+        let message = format!("not TOML: {}", e.message());
+        let hint = "see https://toml.io for the syntax".into();
+        out.push(Diagnostic::error(path, lines.line(at), "syntax", message, hint));
+    }
+    errors.is_empty().then_some(Tables::Whole(lines, table))
 }
 
 /// `version` and the keys of the top level.
@@ -189,6 +238,7 @@ fn head(source: &mut Source<'_>, table: &DeTable<'_>) {
 fn read_sets(
     source: &mut Source<'_>,
     table: &DeTable<'_>,
+    kept: Option<&Kept>,
     sets: &mut Sets,
     places: &mut HashMap<String, (Arc<str>, u32)>,
 ) {
@@ -233,13 +283,15 @@ fn read_sets(
                 "add prefixes, or remove the set",
             );
         }
-        sets.known.insert(
-            name.to_owned(),
-            Arc::new(Set {
-                name: name.into(),
-                members,
-            }),
-        );
+        let set = Set {
+            name: name.into(),
+            members,
+        };
+        let set = match kept {
+            Some(kept) => kept.set(set),
+            None => Arc::new(set),
+        };
+        sets.known.insert(name.to_owned(), set);
     }
 }
 
@@ -262,93 +314,4 @@ pub(super) fn prefix(source: &mut Source<'_>, item: &Spanned<DeValue<'_>>) -> Op
         Err(e) => source.error(at, "bad_prefix", e.to_string(), "for a set write \"@NAME\""),
     }
     None
-}
-
-fn read_lists(
-    source: &mut Source<'_>,
-    table: &DeTable<'_>,
-    sets: &mut Sets,
-    lists: &mut BTreeMap<String, Arc<List>>,
-) {
-    let Some(value) = table.get("acl") else { return };
-    let Some(array) = value.get_ref().as_array() else {
-        return source.wrong_type(value, "`acl`", "an array of tables: [[acl]]");
-    };
-    for item in array.iter() {
-        let at = item.span().start;
-        let Some(table) = item.get_ref().as_table() else {
-            source.wrong_type(item, "a list", "a table: [[acl]]");
-            continue;
-        };
-        source.unknown_keys(table, &["name", "default", "rule"], "a list");
-        let name = match table.get("name").map(|n| (n.get_ref().as_str(), n)) {
-            Some((Some(name), _)) if !name.is_empty() => name.to_owned(),
-            Some((_, value)) => {
-                source.wrong_type(value, "`name`", "a string that is not empty");
-                continue;
-            }
-            None => {
-                source.error(
-                    at,
-                    "missing_key",
-                    "a list without `name`".into(),
-                    "write name = \"NAME\" under [[acl]]",
-                );
-                continue;
-            }
-        };
-        let default = match table.get("default") {
-            None => {
-                let hint = "write default = \"deny\" or \"allow\"";
-                source.warning(
-                    at,
-                    "no_default",
-                    format!("list \"{name}\" has no `default`; deny is assumed"),
-                    hint,
-                );
-                Action::Deny
-            }
-            Some(v) => match v.get_ref().as_str() {
-                Some("allow") => Action::Allow,
-                Some("deny") => Action::Deny,
-                _ => {
-                    let at = v.span().start;
-                    source.error(
-                        at,
-                        "bad_value",
-                        "`default` is neither allow nor deny".into(),
-                        "write \"deny\"",
-                    );
-                    continue;
-                }
-            },
-        };
-        let list_origin = origin(&source.name, source.line(at));
-        if let Some(first) = lists.get(&name) {
-            let message = format!(
-                "list \"{name}\" stands already at {}:{}",
-                first.origin.file, first.origin.line
-            );
-            source.error(at, "duplicate_list", message, "give one of them another name");
-            continue;
-        }
-        let mut list = List {
-            name,
-            default,
-            rules: Vec::new(),
-            origin: list_origin,
-        };
-        if let Some(rules) = table.get("rule") {
-            match rules.get_ref().as_array() {
-                None => source.wrong_type(rules, "`rule`", "an array of tables: [[acl.rule]]"),
-                Some(array) => {
-                    list.rules.reserve(array.len());
-                    for item in array.iter() {
-                        list.rules.extend(rule::read(source, item, sets));
-                    }
-                }
-            }
-        }
-        lists.insert(list.name.clone(), Arc::new(list));
-    }
 }

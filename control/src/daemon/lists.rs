@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use classifier::acl::{Action, Image, Limits, List, Origin};
 use forwarder::acl::Instance;
 use forwarder::watch::Decided;
 use serde_json::{Value, json};
 
-use crate::acl::{self, Diagnostic};
+use crate::acl::{self, Diagnostic, Reader};
 
 /// A list and what it compiled to.
 #[derive(Debug, Clone)]
@@ -26,12 +26,19 @@ pub(super) type Images = BTreeMap<String, Compiled>;
 pub(super) struct Read {
     pub(super) images: Images,
     pub(super) warnings: Vec<Diagnostic>,
+    /// Lists that were compiled, and lists of which only the maps from address to class were, because nothing but the members
+    /// of sets has changed.
+    pub(super) compiled: usize,
+    /// See `compiled`.
+    pub(super) mapped: usize,
 }
 
 /// Reads and compiles the directory. Lists that are as they were in `old` are not compiled again. May take seconds.
-pub(super) fn read(dir: &Path, old: &Images) -> Result<Read, Vec<Diagnostic>> {
-    let set = acl::load_dir(dir)?;
-    let mut images = Images::new();
+pub(super) fn read(dir: &Path, reader: &Mutex<Reader>, old: &Images) -> Result<Read, Vec<Diagnostic>> {
+    // A reader that a panic left behind holds the last good reading.
+    let mut reader = reader.lock().unwrap_or_else(PoisonError::into_inner);
+    let set = reader.load_dir(dir)?;
+    let (mut images, mut all, mut mapped) = (Images::new(), 0, 0);
     let mut errors = Vec::new();
     for (name, list) in set.lists {
         if let Some(same) = old.get(&name).filter(|compiled| compiled.list == list) {
@@ -39,12 +46,17 @@ pub(super) fn read(dir: &Path, old: &Images) -> Result<Read, Vec<Diagnostic>> {
             continue;
         }
         // Where only the members of sets have changed, most tables of the old image serve on.
-        let compiled = match old.get(&name) {
+        let before = old.get(&name);
+        let compiled = match before {
             Some(old) => old.image.recompile(Arc::clone(&list), &Limits::default()),
             None => Image::of(Arc::clone(&list), &Limits::default()),
         };
         match compiled {
             Ok(image) => {
+                match before.is_some_and(|old| image.has_tables_of(&old.image)) {
+                    true => mapped += 1,
+                    false => all += 1,
+                }
                 let image = Arc::new(image);
                 images.insert(name, Compiled { list, image });
             }
@@ -55,6 +67,8 @@ pub(super) fn read(dir: &Path, old: &Images) -> Result<Read, Vec<Diagnostic>> {
         Ok(Read {
             images,
             warnings: set.warnings,
+            compiled: all,
+            mapped,
         })
     } else {
         errors.extend(set.warnings);
@@ -66,6 +80,7 @@ pub(super) fn read(dir: &Path, old: &Images) -> Result<Read, Vec<Diagnostic>> {
 #[derive(Debug)]
 pub(super) struct Lists {
     workers: usize,
+    reader: Arc<Mutex<Reader>>,
     images: Arc<Images>,
     instances: BTreeMap<String, Arc<Instance>>,
     /// Lists that a port names and no file has: they deny.
@@ -89,6 +104,7 @@ impl Lists {
     pub(super) fn new(workers: usize) -> Self {
         Self {
             workers,
+            reader: Arc::default(),
             images: Arc::default(),
             instances: BTreeMap::new(),
             missing: BTreeMap::new(),
@@ -99,6 +115,11 @@ impl Lists {
     /// What is compiled now, for the next [`read`].
     pub(super) fn images(&self) -> Arc<Images> {
         Arc::clone(&self.images)
+    }
+
+    /// What reads the files, for the next [`read`].
+    pub(super) fn reader(&self) -> Arc<Mutex<Reader>> {
+        Arc::clone(&self.reader)
     }
 
     /// Puts new images in place of all old ones. Counters of lists that did not change go on.

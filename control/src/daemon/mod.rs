@@ -113,7 +113,8 @@ fn prepare(file: &Path) -> Result<Prepared, ErrorBody> {
     })?;
     let cores = translate::cores(&config)?;
     let mut lists = Lists::new(cores.len());
-    let read = lists::read(&config.acl_dir, &lists.images()).map_err(|diagnostics| bad_acl(&diagnostics))?;
+    let read = lists::read(&config.acl_dir, &lists.reader(), &lists.images())
+        .map_err(|diagnostics| bad_acl(&diagnostics))?;
     let names_lists = config.ports.iter().any(|port| port.acl.any());
     for warning in &read.warnings {
         if names_lists || warning.code != "no_directory" {

@@ -65,11 +65,8 @@ impl Daemon {
         let Some((what, reply)) = self.reloads.queued.pop_front() else {
             return;
         };
-        let (file, dir, old) = (
-            self.file.clone(),
-            self.config.acl_dir.clone(),
-            self.lists.images(),
-        );
+        let (file, dir) = (self.file.clone(), self.config.acl_dir.clone());
+        let (reader, old) = (self.lists.reader(), self.lists.images());
         // Compiling a large list takes seconds; the loop goes on meanwhile.
         let task = tokio::task::spawn_blocking(move || {
             let loaded = match what {
@@ -80,7 +77,7 @@ impl Daemon {
                 ),
             };
             let dir = loaded.as_ref().map_or(&dir, |loaded| &loaded.config.acl_dir);
-            let read = lists::read(dir, &old).map_err(|diagnostics| bad_acl(&diagnostics))?;
+            let read = lists::read(dir, &reader, &old).map_err(|diagnostics| bad_acl(&diagnostics))?;
             Ok(Fresh { loaded, read })
         });
         self.reloads.running = Some((task, reply));
@@ -91,9 +88,11 @@ impl Daemon {
         let result = done.and_then(|fresh| self.put_in_place(fresh));
         match &result {
             Ok(answer) => tracing::info!(
-                "reloaded: {} lists, {} changed",
+                "reloaded: {} lists, {} changed: {} compiled, {} with other members of sets in the same tables",
                 answer["lists"],
-                answer["changed"]
+                answer["changed"],
+                answer["compiled"],
+                answer["mapped"],
             ),
             Err(error) => tracing::error!("nothing was changed: {error}"),
         }
@@ -149,6 +148,8 @@ impl Daemon {
             "schema": "margay.acl-reload/1",
             "lists": count,
             "changed": changed,
+            "compiled": fresh.read.compiled,
+            "mapped": fresh.read.mapped,
             "warnings": warnings,
         }))
     }

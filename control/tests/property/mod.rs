@@ -13,6 +13,7 @@ use control::acl::{self, Severity};
 use control::config;
 use control::metrics;
 use control::socket::{ErrorBody, MAX_REQUEST, parse_request};
+use samples::LISTS;
 
 /// A line on the control socket: understood, or answered by one line of JSON that is not much longer than the request.
 pub fn request(line: &[u8]) {
@@ -75,7 +76,7 @@ pub fn configuration(text: &str) {
     }
 }
 
-/// A file of access lists, read through `scratch`, a file of the caller's own: diagnostics name the file and one of its lines.
+/// A file of access lists, read through `scratch` and others of that name, files of the caller's own: diagnostics name the file and one of its lines.
 pub fn access_lists(text: &[u8], scratch: &Path) {
     let lines = text.iter().filter(|&&byte| byte == b'\n').count() as u32 + 1;
     fs::write(scratch, text).expect("the scratch file can be written");
@@ -86,9 +87,30 @@ pub fn access_lists(text: &[u8], scratch: &Path) {
         assert!(found.line <= lines, "line {} of {lines}: {found:?}", found.line);
         assert!(!found.message.is_empty() && !found.code.is_empty());
     }
+    read_again(
+        &[[LISTS.as_bytes()], [text], [LISTS.as_bytes()], [text]],
+        &scratch.with_extension("again"),
+    );
     if report.errors.is_empty() {
         let rules: usize = report.lists.values().map(|list| list.rules.len()).sum();
         assert!(rules <= text.len(), "{rules} rules in {} bytes", text.len());
+    }
+}
+
+/// Versions of files that follow one another, read in turn by one reader: each means what it means to a reader without memory.
+/// The files are `scratch` with numbers behind it.
+pub fn read_again<const N: usize>(versions: &[[impl AsRef<[u8]>; N]], scratch: &Path) {
+    let paths: Vec<PathBuf> = (0..N)
+        .map(|number| PathBuf::from(format!("{}{number}", scratch.display())))
+        .collect();
+    let mut reader = acl::Reader::default();
+    for version in versions {
+        for (path, text) in paths.iter().zip(version) {
+            fs::write(path, text).expect("the scratch file can be written");
+        }
+        assert_eq!(reader.read(&paths), acl::read(&paths));
+        // Once more, as it is.
+        assert_eq!(reader.read(&paths), acl::read(&paths));
     }
 }
 

@@ -61,9 +61,11 @@ pub(in crate::cli) fn lists<W: Write>(out: &mut W, answer: &Value, rules: bool) 
 pub(in crate::cli) fn acl_reload<W: Write>(out: &mut W, answer: &Value) -> io::Result<()> {
     writeln!(
         out,
-        "{} lists, {} of them new or changed",
+        "{} lists, {} of them new or changed: {} compiled, {} with other members of sets in the same tables",
         cell(&answer["lists"]),
-        cell(&answer["changed"])
+        cell(&answer["changed"]),
+        cell(&answer["compiled"]),
+        cell(&answer["mapped"])
     )?;
     warnings(out, answer)
 }
