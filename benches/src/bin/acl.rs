@@ -29,8 +29,6 @@ use control::bench::acl::{Key, parse_keys, parse_rules, rate};
 const ROUNDS: usize = 7;
 /// Short measurements in a round, of which the best counts.
 const SHOTS: usize = 12;
-/// Rules of an IPv6 set beyond which the peer is not asked: it needs minutes and more memory than most machines have.
-const PEER_RULES_V6: usize = 20_000;
 
 /// Measures access lists next to `rte_acl` and prints Markdown.
 #[derive(Parser)]
@@ -117,10 +115,8 @@ fn sets(o: &Options, work: &Path) -> Result<Vec<Row>> {
                 std::fs::write(&keys_path, &keys_text).context("writing keys")?;
                 let list = parse_rules(&rules_text, &rules_path).map_err(|e| Error::new(e.to_string()))?;
                 let keys = parse_keys(&keys_text, &keys_path).map_err(|e| Error::new(e.to_string()))?;
-                let asks = !ipv6 || rules.len() <= PEER_RULES_V6;
                 // A peer that cannot build a set leaves its columns empty; the others go on.
-                let peer = asks.then(|| Peer::start(&rules_path, &keys_path, SHOTS));
-                let peer = peer.unwrap_or(Ok(None)).unwrap_or_else(|e| {
+                let peer = Peer::start(&rules_path, &keys_path, SHOTS).unwrap_or_else(|e| {
                     eprintln!("{name}: no figures of the peer: {e}");
                     None
                 });

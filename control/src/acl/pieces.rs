@@ -207,7 +207,7 @@ pub(super) struct Place {
     rule: u32,
 }
 
-/// What is kept of a reading: the texts of the files, 50 to 100 bytes a rule for where each stands, and the lists, which
+/// What is kept of a reading: the texts of the files, 40 to 80 bytes a rule for where each stands, and the lists, which
 /// whoever uses them holds anyway.
 #[derive(Debug, Default)]
 pub(super) struct Kept {

@@ -11,7 +11,7 @@ use classifier::acl::{
 use classifier::lpm::{IpPrefix, Prefix};
 use classifier::packet::{Family, Fragment, Headers};
 
-use super::{Error, answer, cost, millions, read};
+use super::{Error, answer, cost, lookups, read};
 
 /// A header to look up, and the rule that must be found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,16 +54,13 @@ pub fn run(rules: &Path, keys: &Path, json: bool) -> Result<(), Error> {
     let list = parse_rules(&read(rules)?, rules)?;
     let keys = parse_keys(&read(keys)?, keys)?;
     let figures = measure(&list, &keys)?;
-    let [load, image, bytes] = cost(figures.load_seconds, figures.image_bytes, figures.bytes);
-    let rows = [
-        ("rules", figures.rules.to_string()),
-        ("keys", figures.keys.to_string()),
-        ("lookups per second", millions(figures.lookups_per_second)),
-        load,
-        image,
-        bytes,
+    let rows = lookups(
+        ("rules", figures.rules),
+        figures.keys,
+        figures.lookups_per_second,
+        cost(figures.load_seconds, figures.image_bytes, figures.bytes),
         ("mismatches", figures.mismatches.to_string()),
-    ];
+    );
     answer(&figures, "margay.bench-acl/1", json, &rows);
     Ok(())
 }

@@ -12,7 +12,7 @@ use classifier::lpm::{
 };
 use classifier::qsbr::{Domain, Reader};
 
-use super::{Error, answer, cost, millions, read};
+use super::{Error, answer, cost, lookups, read};
 
 /// Which image answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -76,16 +76,13 @@ pub fn run(prefixes: &Path, keys: &Path, engine: Engine, json: bool) -> Result<(
         Keys::V4(keys) => measure(routes.v4, &keys, engine),
         Keys::V6(keys) => measure(routes.v6, &keys, engine),
     }?;
-    let [load, image, bytes] = cost(figures.load_seconds, figures.image_bytes, figures.bytes);
-    let rows = [
-        ("prefixes", figures.prefixes.to_string()),
-        ("keys", figures.keys.to_string()),
-        ("lookups per second", millions(figures.lookups_per_second)),
-        load,
-        image,
-        bytes,
+    let rows = lookups(
+        ("prefixes", figures.prefixes),
+        figures.keys,
+        figures.lookups_per_second,
+        cost(figures.load_seconds, figures.image_bytes, figures.bytes),
         ("digest", figures.digest.to_string()),
-    ];
+    );
     answer(&figures, "margay.bench-lpm/1", json, &rows);
     Ok(())
 }

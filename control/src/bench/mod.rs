@@ -75,6 +75,25 @@ fn cost(load_seconds: f64, image_bytes: usize, bytes: usize) -> [(&'static str, 
     ]
 }
 
+/// The rows of a benchmark of look-ups: what was loaded, the keys, the rate, what the tables cost, and the test of the answers.
+fn lookups(
+    loaded: (&'static str, usize),
+    keys: usize,
+    rate: f64,
+    [load, image, bytes]: [(&'static str, String); 3],
+    answers: (&'static str, String),
+) -> [(&'static str, String); 7] {
+    [
+        (loaded.0, loaded.1.to_string()),
+        ("keys", keys.to_string()),
+        ("lookups per second", millions(rate)),
+        load,
+        image,
+        bytes,
+        answers,
+    ]
+}
+
 /// A row of millions a second.
 fn millions(rate: f64) -> String {
     format!("{:.1} M", rate / 1e6)
