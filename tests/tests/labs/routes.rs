@@ -79,6 +79,20 @@ impl Net {
         }
     }
 
+    /// Changes the kernel's routes; 203.0.113.HOST and 2001:db8:113::HOST then go by `port`.
+    #[track_caller]
+    fn leads(&self, script: &str, host: u8, port: &str) {
+        self.change(script);
+        self.both_go(host, port);
+    }
+
+    /// 203.0.113.HOST and 2001:db8:113::HOST go by `port`.
+    #[track_caller]
+    fn both_go(&self, host: u8, port: &str) {
+        self.goes(&format!("203.0.113.{host}"), port);
+        self.goes(&format!("2001:db8:113::{host}"), port);
+    }
+
     /// A ping of `address` from container a is answered by an error that contains one of `words`.
     #[track_caller]
     pub fn refused(&self, address: &str, words: &[&str]) {
@@ -143,9 +157,11 @@ fn unicast() {
     net.goes("10.65.0.3", "cali-b");
     net.goes("fd65::3", "cali-b");
     // By a gateway.
-    net.change("ip route add 203.0.113.1 via 10.0.1.2; ip -6 route add 2001:db8:113::1 via fd00:1::2");
-    net.goes("203.0.113.1", "up1");
-    net.goes("2001:db8:113::1", "up1");
+    net.leads(
+        "ip route add 203.0.113.1 via 10.0.1.2; ip -6 route add 2001:db8:113::1 via fd00:1::2",
+        1,
+        "up1",
+    );
     // By a device alone, the destination on the link.
     net.change("ip route add 203.0.113.2 dev up1 scope link");
     net.goes("203.0.113.2", "up1");
@@ -153,29 +169,37 @@ fn unicast() {
     net.change("ip route add 203.0.113.3 via inet6 fd00:1::2 dev up1");
     net.goes("203.0.113.3", "up1");
     net.u.sh("ip -6 addr add fe80::22/64 dev r1 nodad");
-    net.change("ip route add 203.0.113.4 via inet6 fe80::22 dev up1; ip -6 route add 2001:db8:113::4 via fe80::22 dev up1");
-    net.goes("203.0.113.4", "up1");
-    net.goes("2001:db8:113::4", "up1");
+    net.leads(
+        "ip route add 203.0.113.4 via inet6 fe80::22 dev up1; ip -6 route add 2001:db8:113::4 via fe80::22 dev up1",
+        4,
+        "up1",
+    );
     // A gateway that only onlink makes reachable.
     net.u.sh("ip addr add 172.30.9.9/32 dev r1");
     net.change("ip route add 203.0.113.5 via 172.30.9.9 dev up1 onlink");
     net.goes("203.0.113.5", "up1");
     // The default route, and a more specific one that comes and goes.
-    net.change("ip route add default via 10.0.0.2; ip -6 route add default via fd00::2");
-    net.goes("203.0.113.200", "up0");
-    net.goes("2001:db8:113::200", "up0");
-    net.change(
-        "ip route add 203.0.113.192/26 via 10.0.1.2; ip -6 route add 2001:db8:113::200/120 via fd00:1::2",
+    net.leads(
+        "ip route add default via 10.0.0.2; ip -6 route add default via fd00::2",
+        200,
+        "up0",
     );
-    net.goes("203.0.113.200", "up1");
-    net.goes("2001:db8:113::200", "up1");
-    net.change("ip route del 203.0.113.192/26; ip -6 route del 2001:db8:113::200/120");
-    net.goes("203.0.113.200", "up0");
-    net.goes("2001:db8:113::200", "up0");
+    net.leads(
+        "ip route add 203.0.113.192/26 via 10.0.1.2; ip -6 route add 2001:db8:113::200/120 via fd00:1::2",
+        200,
+        "up1",
+    );
+    net.leads(
+        "ip route del 203.0.113.192/26; ip -6 route del 2001:db8:113::200/120",
+        200,
+        "up0",
+    );
     // Replaced in place.
-    net.change("ip route replace default via 10.0.1.2; ip -6 route replace default via fd00:1::2");
-    net.goes("203.0.113.200", "up1");
-    net.goes("2001:db8:113::200", "up1");
+    net.leads(
+        "ip route replace default via 10.0.1.2; ip -6 route replace default via fd00:1::2",
+        200,
+        "up1",
+    );
     let route = net
         .margay
         .route_get("203.0.113.200")
@@ -189,18 +213,22 @@ fn unicast() {
 fn metrics() {
     let Some(net) = build("metrics", "") else { return };
     // The lowest metric wins, whatever the order of arrival; the next best takes over.
-    net.change(
+    net.leads(
         "ip route add 203.0.113.8 via 10.0.1.2 metric 20; ip route add 203.0.113.8 via 10.0.0.2 metric 10
          ip -6 route add 2001:db8:113::8 via fd00:1::2 metric 20; ip -6 route add 2001:db8:113::8 via fd00::2 metric 10",
+        8,
+        "up0",
     );
-    net.goes("203.0.113.8", "up0");
-    net.goes("2001:db8:113::8", "up0");
-    net.change("ip route del 203.0.113.8 metric 10; ip -6 route del 2001:db8:113::8 metric 10");
-    net.goes("203.0.113.8", "up1");
-    net.goes("2001:db8:113::8", "up1");
-    net.change("ip route add 203.0.113.8 via 10.0.0.2 metric 5; ip -6 route add 2001:db8:113::8 via fd00::2 metric 5");
-    net.goes("203.0.113.8", "up0");
-    net.goes("2001:db8:113::8", "up0");
+    net.leads(
+        "ip route del 203.0.113.8 metric 10; ip -6 route del 2001:db8:113::8 metric 10",
+        8,
+        "up1",
+    );
+    net.leads(
+        "ip route add 203.0.113.8 via 10.0.0.2 metric 5; ip -6 route add 2001:db8:113::8 via fd00::2 metric 5",
+        8,
+        "up0",
+    );
     net.finish();
 }
 
@@ -250,19 +278,19 @@ fn multipath() {
 #[test]
 fn nexthop_objects() {
     let Some(net) = build("nexthops", "") else { return };
-    net.change(
+    net.leads(
         "ip nexthop add id 10 via 10.0.0.2 dev up0; ip nexthop add id 11 via 10.0.1.2 dev up1
          ip nexthop add id 60 via fd00::2 dev up0; ip nexthop add id 61 via fd00:1::2 dev up1
          ip route add 203.0.113.20 nhid 10; ip -6 route add 2001:db8:113::20 nhid 60",
+        20,
+        "up0",
     );
-    net.goes("203.0.113.20", "up0");
-    net.goes("2001:db8:113::20", "up0");
     // The object changes, the routes that use it follow.
-    net.change(
+    net.leads(
         "ip nexthop replace id 10 via 10.0.1.2 dev up1; ip nexthop replace id 60 via fd00:1::2 dev up1",
+        20,
+        "up1",
     );
-    net.goes("203.0.113.20", "up1");
-    net.goes("2001:db8:113::20", "up1");
     net.change("ip nexthop replace id 10 via 10.0.0.2 dev up0; ip nexthop replace id 60 via fd00::2 dev up0");
     // Groups with weights.
     net.change(
@@ -340,15 +368,13 @@ fn tables() {
          ip route add 203.0.113.41 via 10.0.0.2; ip route add 203.0.113.41 via 10.0.1.2 table 101",
     );
     net.margay.mirrors_table(100);
-    net.goes("203.0.113.40", "up1");
-    net.goes("2001:db8:113::40", "up1");
+    net.both_go(40, "up1");
     net.goes("203.0.113.41", "up0");
     let shown = net.margay.json("route show --table 100");
     let routes = tests::margay::list(&shown, "routes");
     assert_eq!(routes.len(), 2, "{shown}");
     net.r.sh("ip route flush table 100; ip -6 route flush table 100");
     net.margay.mirrors_table(100);
-    net.goes("203.0.113.40", "up0");
-    net.goes("2001:db8:113::40", "up0");
+    net.both_go(40, "up0");
     net.finish();
 }

@@ -204,6 +204,31 @@ fn missed(margay: &Margay) -> u64 {
     margay.missed() + margay.drops("stale")
 }
 
+/// Whatever `work` does to the control thread, so many times, no packet is lost of a stream that flows all the while.
+#[track_caller]
+fn undisturbed(net: &Net, what: &str, times: u32, work: impl Fn(u32, &Stream)) {
+    let stream = net.stream();
+    let (begin, excused) = (stream.so_far(), missed(&net.margay));
+    for round in 0..times {
+        work(round, &stream);
+    }
+    stream.flows_on(1000);
+    let tally = stream.stop();
+    let lost = tally.lost().saturating_sub(begin.lost());
+    let excused = missed(&net.margay) - excused;
+    // What was on the way when the count began is in it as well.
+    assert!(
+        lost <= excused + 64,
+        "{lost} lost, {excused} never received: {tally:?}"
+    );
+    assert_eq!((tally.reordered, tally.corrupt), (0, 0));
+    lab::announce(&format!(
+        "control thread {what} {times} times: {lost} of {} lost, {excused} never received",
+        tally.sent - begin.sent
+    ));
+    net.margay.check_sums();
+}
+
 /// The control thread is stopped as a debugger would stop it, again and again, in the middle of what it has to do: workers go on.
 #[test]
 fn a_stopped_control_thread_loses_nothing() {
@@ -211,10 +236,8 @@ fn a_stopped_control_thread_loses_nothing() {
         return;
     };
     let file = net.node.lab.directory().join("routes");
-    let stream = net.stream();
-    let (begin, excused) = (stream.so_far(), missed(&net.margay));
-    let (rounds, each) = if lab::soak() { (20, 60_000) } else { (3, 10_000) };
-    for round in 0..rounds {
+    let (times, each) = if lab::soak() { (20, 60_000) } else { (3, 10_000) };
+    undisturbed(&net, "stopped", times, |round, stream| {
         let stopped =
             StoppedThread::stop(net.margay.process().pid()).expect("the main thread can be stopped");
         // Routes that it would have to follow come and go meanwhile.
@@ -225,21 +248,7 @@ fn a_stopped_control_thread_loses_nothing() {
         stream.flows_on(each);
         drop(stopped);
         net.margay.mirrors_kernel();
-    }
-    let tally = stream.stop();
-    let lost = tally.lost().saturating_sub(begin.lost());
-    let excused = missed(&net.margay) - excused;
-    // What was on the way when the count began is in it as well.
-    assert!(
-        lost <= excused + 64,
-        "{lost} lost, {excused} never received: {tally:?}"
-    );
-    assert_eq!((tally.reordered, tally.corrupt), (0, 0));
-    lab::announce(&format!(
-        "control thread stopped {rounds} times for {each} packets each: {lost} of {} lost, {excused} never received",
-        tally.sent - begin.sent
-    ));
-    net.margay.check_sums();
+    });
 }
 
 /// A slow control thread is not the data path's: with the daemon's main thread kept busy (full dumps, reloads, a stopped client) no
@@ -249,34 +258,15 @@ fn a_slow_control_thread_loses_nothing() {
     let Some(net) = build("control", "workers = [0]\n") else {
         return;
     };
-    let routes = route_lines(50_000);
     let file = net.node.lab.directory().join("routes");
-    std::fs::write(&file, routes).expect("the lab's directory can be written");
+    std::fs::write(&file, route_lines(50_000)).expect("the lab's directory can be written");
     net.node.r.sh(&format!("ip -batch {}", file.display()));
     net.margay.mirrors_kernel();
-    let stream = net.stream();
-    let begin = stream.so_far();
-    let excused = missed(&net.margay);
-    for _ in 0..if lab::soak() { 100 } else { 5 } {
+    undisturbed(&net, "kept busy", if lab::soak() { 100 } else { 5 }, |_, _| {
         net.margay.mirrors_kernel();
         assert_eq!(net.margay.run("route show").code, 0);
         net.margay.process().signal(libc::SIGHUP);
-    }
-    stream.flows_on(1000);
-    let tally = stream.stop();
-    let lost = tally.lost().saturating_sub(begin.lost());
-    // What was on the way when the count began is in it as well.
-    let excused = missed(&net.margay) - excused;
-    assert!(
-        lost <= excused + 64,
-        "{lost} lost, {excused} never received: {tally:?}"
-    );
-    assert_eq!((tally.reordered, tally.corrupt), (0, 0));
-    lab::announce(&format!(
-        "slow control thread: {lost} of {} lost",
-        tally.sent - begin.sent
-    ));
-    net.margay.check_sums();
+    });
 }
 
 /// Eight busy competitors a core: the worker waits for its turn again and again, and is not taken for stalled. What else goes on on the
