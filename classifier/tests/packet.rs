@@ -3,7 +3,7 @@
 mod property;
 mod support;
 
-use classifier::packet::{Family, Fragment, Headers, MAX_EXTENSION_HEADERS, Malformed, glance, parse};
+use classifier::packet::{Family, Flaw, Fragment, Headers, MAX_EXTENSION_HEADERS, Malformed, glance, parse};
 use proptest::prelude::*;
 use support::{Spec, reference_sum, valid};
 
@@ -148,12 +148,12 @@ fn ipv4_total_lengths() {
         seal(&mut frame);
         let expected = match len {
             0..20 => Err(Malformed::BadTotalLength),
-            20..40 => Err(Malformed::TransportTruncated),
-            len if len <= packet_len => Ok(len),
+            20..40 => Ok((len, Some(Flaw::TransportTruncated))),
+            len if len <= packet_len => Ok((len, None)),
             len if len > u16::MAX - 14 => Err(Malformed::BadTotalLength),
             _ => Err(Malformed::Truncated),
         };
-        assert_eq!(parse(&frame).map(|h| h.len), expected, "total length {len}");
+        assert_eq!(parse(&frame).map(|h| (h.len, h.flaw)), expected, "total length {len}");
     }
 }
 
@@ -165,12 +165,12 @@ fn ipv6_payload_lengths() {
         let mut frame = good.clone();
         frame[18..20].copy_from_slice(&len.to_be_bytes());
         let expected = match len {
-            0..20 => Err(Malformed::TransportTruncated),
-            len if len <= payload_len => Ok(len + 40),
+            0..20 => Ok((len + 40, Some(Flaw::TransportTruncated))),
+            len if len <= payload_len => Ok((len + 40, None)),
             len if len > u16::MAX - 54 => Err(Malformed::BadTotalLength),
             _ => Err(Malformed::Truncated),
         };
-        assert_eq!(parse(&frame).map(|h| h.len), expected, "payload length {len}");
+        assert_eq!(parse(&frame).map(|h| (h.len, h.flaw)), expected, "payload length {len}");
     }
 }
 
@@ -210,14 +210,10 @@ fn transport_headers_must_be_whole() {
                     frame[16..18].copy_from_slice(&(20 + have as u16).to_be_bytes());
                     seal(&mut frame);
                 }
-                let expected = if have < fixed {
-                    Err(Malformed::TransportTruncated)
-                } else {
-                    Ok(proto)
-                };
+                let flaw = (have < fixed).then_some(Flaw::TransportTruncated);
                 assert_eq!(
-                    parse(&frame).map(|h| h.proto),
-                    expected,
+                    parse(&frame).map(|h| (h.proto, h.flaw)),
+                    Ok((proto, flaw)),
                     "proto {proto}, {have} bytes"
                 );
             }
@@ -234,7 +230,11 @@ fn fragments_have_ports_only_in_the_first() {
                 ..Spec::plain(v6)
             }
             .build();
-            parse(&frame).map(|h| (h.fragment, h.sport, h.dport, h.tcp_flags))
+            let headers = parse(&frame).expect("a packet");
+            match headers.flaw {
+                None => Ok((headers.fragment, headers.sport, headers.dport, headers.tcp_flags)),
+                Some(flaw) => Err(flaw),
+            }
         };
         assert_eq!(at(0, true), Ok((Fragment::First, 40000, 443, 2)));
         assert_eq!(
@@ -244,8 +244,8 @@ fn fragments_have_ports_only_in_the_first() {
         );
         assert_eq!(at(3, true), Ok((Fragment::Later, 0, 0, 0)));
         assert_eq!(at(8191, false), Ok((Fragment::Later, 0, 0, 0)));
-        assert_eq!(at(1, true), Err(Malformed::TinyFragment), "RFC 1858 4");
-        assert_eq!(at(2, false), Err(Malformed::TinyFragment));
+        assert_eq!(at(1, true), Err(Flaw::TinyFragment), "RFC 1858 4");
+        assert_eq!(at(2, false), Err(Flaw::TinyFragment));
         let udp = Spec {
             proto: 17,
             fragment: Some((1, true)),
@@ -271,7 +271,8 @@ fn ipv4_options_are_walked() {
         frame[34..34 + options.len()].copy_from_slice(options);
         seal(&mut frame);
         property::check(&frame);
-        parse(&frame).map(|h| h.source_route)
+        let headers = parse(&frame).expect("a packet");
+        headers.flaw.map_or(Ok(headers.source_route), Err)
     };
     assert_eq!(with(&[148, 4, 0, 0]), Ok(false), "router alert (RFC 2113)");
     assert_eq!(with(&[7, 7, 4, 0, 0, 0, 0, 0]), Ok(false), "record route");
@@ -288,14 +289,14 @@ fn ipv4_options_are_walked() {
     );
     assert_eq!(
         with(&[7, 0, 0, 0]),
-        Err(Malformed::BadOptions),
+        Err(Flaw::BadOption(20)),
         "length 0 would never end"
     );
-    assert_eq!(with(&[7, 1, 0, 0]), Err(Malformed::BadOptions));
-    assert_eq!(with(&[7, 5, 0, 0]), Err(Malformed::BadOptions));
+    assert_eq!(with(&[1, 7, 1, 0]), Err(Flaw::BadOption(21)));
+    assert_eq!(with(&[7, 5, 0, 0]), Err(Flaw::BadOption(20)));
     assert_eq!(
         with(&[1, 1, 1, 7]),
-        Err(Malformed::BadOptions),
+        Err(Flaw::BadOption(23)),
         "no room for the length"
     );
 }
@@ -309,7 +310,8 @@ fn extension_chains() {
         }
         .build();
         property::check(&frame);
-        parse(&frame).map(|h| h.dport)
+        let headers = parse(&frame).expect("a packet");
+        headers.flaw.map_or(Ok(headers.dport), Err)
     };
     assert_eq!(
         chain(&[(0, 0), (60, 0), (43, 2), (44, 0), (51, 4), (60, 1)]),
@@ -324,17 +326,17 @@ fn extension_chains() {
     assert_eq!(chain(&[(60, 0); MAX_EXTENSION_HEADERS]), Ok(443));
     assert_eq!(
         chain(&[(60, 0); MAX_EXTENSION_HEADERS + 1]),
-        Err(Malformed::ExtensionChain)
+        Err(Flaw::ExtensionChain)
     );
     assert_eq!(
         chain(&[(60, 0), (0, 0)]),
-        Err(Malformed::ExtensionChain),
+        Err(Flaw::ExtensionChain),
         "hop-by-hop stands first"
     );
-    assert_eq!(chain(&[(0, 0), (0, 0)]), Err(Malformed::ExtensionChain));
+    assert_eq!(chain(&[(0, 0), (0, 0)]), Err(Flaw::ExtensionChain));
     assert_eq!(
         chain(&[(44, 0), (44, 0)]),
-        Err(Malformed::ExtensionChain),
+        Err(Flaw::ExtensionChain),
         "one fragment header"
     );
 }
@@ -352,11 +354,11 @@ fn extension_headers_must_fit() {
         frame[55] = len;
         // 8 + 20 bytes of payload hold a header of up to 24 bytes, and what remains holds no TCP header.
         let expected = match len {
-            0 => Ok(6),
-            1..=2 => Err(Malformed::TransportTruncated),
-            _ => Err(Malformed::ExtensionChain),
+            0 => (6, None),
+            1..=2 => (6, Some(Flaw::TransportTruncated)),
+            _ => (60, Some(Flaw::ExtensionChain)),
         };
-        assert_eq!(parse(&frame).map(|h| h.proto), expected, "length field {len}");
+        assert_eq!(parse(&frame).map(|h| (h.proto, h.flaw)), Ok(expected), "length field {len}");
     }
     // The packet ends within an extension header, for every kind of it.
     for kind in [0, 43, 44, 51, 60] {
@@ -365,8 +367,8 @@ fn extension_headers_must_fit() {
         for have in 1..8 {
             frame[18..20].copy_from_slice(&(have as u16).to_be_bytes());
             assert_eq!(
-                parse(&frame),
-                Err(Malformed::ExtensionChain),
+                parse(&frame).map(|h| (h.proto, h.l4, h.flaw)),
+                Ok((kind, 54, Some(Flaw::ExtensionChain))),
                 "{have} bytes of {kind}"
             );
         }
@@ -374,7 +376,7 @@ fn extension_headers_must_fit() {
     // An authentication header of less than its fixed part.
     let mut frame = good;
     frame[20] = 51;
-    assert_eq!(parse(&frame), Err(Malformed::ExtensionChain));
+    assert_eq!(parse(&frame).map(|h| h.flaw), Ok(Some(Flaw::ExtensionChain)));
 }
 
 #[test]

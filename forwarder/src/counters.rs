@@ -188,13 +188,15 @@ impl WorkerCounters {
         row.last_seen.set(self.clock.get() + 1);
     }
 
-    /// A departure was put on the TX ring of its egress port.
+    /// A departure was put on the TX ring of its egress port. A packet in fragments was forwarded once, by its last one;
+    /// the others are the node's own frames.
     #[inline]
     pub fn sent(&self, departure: &Departure) {
         let from = self.row(departure.ingress);
         let to = self.row(departure.egress);
         match departure.kind {
             Kind::Transit => from.forwarded.add(1),
+            Kind::Fragment => to.originated.add(1),
             Kind::Originated => {
                 from.replied.add(1);
                 to.originated.add(1);
@@ -253,7 +255,7 @@ pub struct PortTotals {
     pub tx_packets: u64,
     /// Their bytes.
     pub tx_bytes: u64,
-    /// Of these, made by Margay.
+    /// Of these, made by Margay: answers, and of each packet that was sent in fragments all but one.
     pub originated: u64,
     /// Drops of packets that came in here, by `Reason as usize`.
     pub reasons: [ReasonTotals; Reason::COUNT],

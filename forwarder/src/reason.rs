@@ -47,13 +47,13 @@ reasons! {
         "The sender builds broken packets.";
     BadChecksum, "bad_checksum", "The IPv4 header checksum is wrong (RFC 1812 5.2.2).",
         "Bytes are damaged on the wire or by the sender; look at the link's error counters with `ip -s link`.";
-    BadOptions, "bad_options", "An IPv4 option does not fit into the header (RFC 791 3.1).",
-        "The sender builds broken packets.";
-    ExtensionChain, "extension_chain", "The IPv6 extension headers are longer than the limit or do not fit the packet.",
-        "Up to 8 extension headers are walked; longer chains hide the ports from access lists and are refused.";
-    TransportTruncated, "transport_truncated", "The packet ends inside its TCP, UDP or ICMP header.",
+    BadOptions, "bad_options", "An IPv4 option does not fit into the header (RFC 791 3.1) and an answer was not due.",
+        "The sender builds broken packets; it is told so by ICMP parameter problem, unless that may not be answered.";
+    ExtensionChain, "extension_chain", "An access list had to look behind IPv6 extension headers that number more than 8 or do not fit the packet.",
+        "Up to 8 extension headers are walked; longer chains hide the ports from access lists. Ports without a list forward such packets.";
+    TransportTruncated, "transport_truncated", "An access list had to look at a packet that ends inside its TCP, UDP or ICMP header.",
         "Such packets serve to slip past filters (RFC 1858); find the sender.";
-    TinyFragment, "tiny_fragment", "A later TCP fragment begins within the TCP header, where it could overwrite what a rule looked at (RFC 1858 4).",
+    TinyFragment, "tiny_fragment", "An access list had to look at a later TCP fragment that begins within the TCP header, where it could overwrite what a rule looked at (RFC 1858 4).",
         "No ordinary stack sends such fragments: find the sender.";
     SourceRoute, "source_route", "The packet asks to be routed by a list of its own: an IPv4 source route option (RFC 7126 4.3 and 4.4).",
         "Refused for security, as every router does by default; find the sender.";
@@ -93,8 +93,10 @@ reasons! {
         "`margay neigh show` and `ip neigh`; is the next hop up and on that link?";
     HoldFull, "hold_full", "The queue of packets that wait for a neighbour was full.",
         "8 packets a neighbour and worker, 512 packets and 128 neighbours in all may wait; an address scan fills it.";
-    MtuExceeded, "mtu_exceeded", "The packet is larger than the outgoing MTU: it may be fragmented but Margay does not fragment, or an answer was not due.",
-        "Compare the MTUs of the ports. Senders that set the don't-fragment bit are told the MTU; others should be given a smaller one.";
+    MtuExceeded, "mtu_exceeded", "The packet is larger than the outgoing MTU, may not or cannot be fragmented, and an answer was not due.",
+        "Compare the MTUs of the ports and routes: IPv4 packets with the don't-fragment bit and all of IPv6 are answered with the MTU, others sent in fragments.";
+    FragmentNoFrame, "fragment_no_frame", "The packet had to be sent in fragments, and there were not enough free frames for them.",
+        "Raise [runtime] frames, or the outgoing MTU; `margay status` shows how many frames are free.";
     IcmpRateLimited, "icmp_rate_limited", "An ICMP error was due, but the rate limit for them was reached.",
         "Raise [icmp] rate and burst if the answers matter; the flood behind it matters more.";
     TxRingFull, "tx_ring_full", "The TX ring of the outgoing port was full.",

@@ -11,9 +11,11 @@
 //! | [`margay`] | a `margayd` in a namespace and the questions that labs ask of it |
 //! | [`wait`] | waiting for a described condition with a time limit |
 //! | [`schema`] | JSON answers checked against `docs/schema/` |
+//! | [`random`] | numbers that look random and are the same in every run |
 //! | [`raw`] | frames made by hand, sent and received on a device |
 //! | [`traffic`] | numbered datagrams from one namespace to another, and what was lost of them |
 //! | [`transfer`] | many datagrams with payloads that are checked byte by byte |
+//! | [`twin`] | the same network twice, with the kernel and with Margay as its router |
 //! | [`guest`] | the NICs of the virtual machine, for the labs in `tests/vm/` |
 //! | [`sys`] | the few system calls that need `unsafe` |
 
@@ -21,11 +23,13 @@ pub mod guest;
 pub mod host;
 pub mod lab;
 pub mod margay;
+pub mod random;
 pub mod raw;
 pub mod schema;
 pub mod sys;
 pub mod traffic;
 pub mod transfer;
+pub mod twin;
 pub mod wait;
 
 pub use host::{Done, Host};

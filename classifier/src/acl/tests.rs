@@ -257,6 +257,7 @@ impl Near<'_> {
             l4: 34,
             len: 60,
             flow_label: 0,
+            flaw: None,
         }
     }
 }

@@ -19,6 +19,7 @@ fn packet(family: Family, src: u128, dst: u128, proto: u8, ports: (u16, u16)) ->
         l4: 34,
         len: 40,
         flow_label: 0,
+        flaw: None,
     }
 }
 

@@ -63,6 +63,7 @@ fn blank(family: Family, src: u128, dst: u128) -> Headers {
         l4: 0,
         len: 0,
         flow_label: 0,
+        flaw: None,
     }
 }
 

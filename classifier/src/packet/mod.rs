@@ -86,6 +86,33 @@ pub struct Headers {
     pub len: u16,
     /// IPv6 flow label, 0 for IPv4.
     pub flow_label: u32,
+    /// What is wrong behind the fixed header, if anything.
+    pub flaw: Option<Flaw>,
+}
+
+/// What is wrong with a packet whose addresses can be believed: the first fault met behind the fixed header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Flaw {
+    /// The IPv4 option that begins at this byte of the header does not fit into it (RFC 791 3.1). Such a packet is never
+    /// forwarded, and its sender is told (RFC 1812 4.3.3.5).
+    BadOption(u8),
+    /// IPv6 extension headers that run out of the packet, number more than [`MAX_EXTENSION_HEADERS`], or stand where
+    /// RFC 8200 4.1 does not let them.
+    ExtensionChain,
+    /// The packet, or the first fragment, ends within the fixed part of its TCP, UDP, ICMP, SCTP, DCCP or UDP-Lite header
+    /// (RFC 1858 3, RFC 7112 5).
+    TransportTruncated,
+    /// A later TCP fragment that begins within the TCP header and could overwrite what a rule looked at (RFC 1858 4).
+    TinyFragment,
+}
+
+impl Flaw {
+    /// Whether the upper-layer header cannot be relied on. No router on the way needs that header (RFC 8200 4), but a
+    /// rule about ports cannot be applied.
+    #[inline]
+    pub fn hides_transport(self) -> bool {
+        !matches!(self, Flaw::BadOption(_))
+    }
 }
 
 impl Headers {
@@ -113,16 +140,6 @@ pub enum Malformed {
     BadTotalLength,
     /// The IPv4 header checksum does not verify (RFC 1812 5.2.2 (2)).
     BadChecksum,
-    /// An IPv4 option that does not fit into the header (RFC 791 3.1).
-    BadOptions,
-    /// IPv6 extension headers that run out of the packet, number more than [`MAX_EXTENSION_HEADERS`], or stand where
-    /// RFC 8200 4.1 does not let them.
-    ExtensionChain,
-    /// The packet, or the first fragment, ends within the fixed part of its TCP, UDP, ICMP, SCTP, DCCP or UDP-Lite header, so
-    /// that no rule could be applied to it (RFC 1858 3, RFC 7112 5).
-    TransportTruncated,
-    /// A later TCP fragment that begins within the TCP header and could overwrite what a rule looked at (RFC 1858 4).
-    TinyFragment,
 }
 
 /// Reads and validates the IP packet in an untagged Ethernet II frame.

@@ -1,6 +1,6 @@
 //! The fixed parts of upper-layer headers that access lists look at.
 
-use super::{Family, Fragment, Headers, Malformed};
+use super::{Family, Flaw, Fragment, Headers};
 
 /// Upper-layer protocol numbers (IANA, assigned Internet protocol numbers).
 pub mod protocol {
@@ -30,15 +30,15 @@ pub mod protocol {
 const TCP_HEADER: usize = 20;
 
 /// Reads ports, flags and ICMP type from `l4`, the packet's bytes from the upper-layer header to the end of the packet.
-/// `offset` is the fragment offset in units of 8 bytes.
+/// `offset` is the fragment offset in units of 8 bytes. What cannot be read is noted as a flaw, unless there is one already.
 #[inline]
-pub(super) fn read(headers: &mut Headers, l4: &[u8], offset: u16) -> Result<(), Malformed> {
+pub(super) fn read(headers: &mut Headers, l4: &[u8], offset: u16) {
     if headers.fragment == Fragment::Later {
         // RFC 1858 4 names offset 1; any offset inside the fixed header overwrites fields behind the ports as well.
         if headers.proto == protocol::TCP && (offset as usize) * 8 < TCP_HEADER {
-            return Err(Malformed::TinyFragment);
+            headers.flaw.get_or_insert(Flaw::TinyFragment);
         }
-        return Ok(());
+        return;
     }
     let is_icmp = match headers.family {
         Family::V4 => headers.proto == protocol::ICMP,
@@ -49,19 +49,21 @@ pub(super) fn read(headers: &mut Headers, l4: &[u8], offset: u16) -> Result<(), 
         protocol::UDP | protocol::UDP_LITE => 8,
         protocol::SCTP | protocol::DCCP => 12,
         _ if is_icmp => 8,
-        _ => return Ok(()),
+        _ => return,
     };
+    if is_icmp {
+        headers.icmp = l4.first_chunk().map(|[kind, code]| (*kind, *code));
+    }
     if l4.len() < fixed {
-        return Err(Malformed::TransportTruncated);
+        headers.flaw.get_or_insert(Flaw::TransportTruncated);
+        return;
     }
     if is_icmp {
-        headers.icmp = Some((l4[0], l4[1]));
-        return Ok(());
+        return;
     }
     headers.sport = u16::from_be_bytes([l4[0], l4[1]]);
     headers.dport = u16::from_be_bytes([l4[2], l4[3]]);
     if headers.proto == protocol::TCP {
         headers.tcp_flags = l4[13];
     }
-    Ok(())
 }

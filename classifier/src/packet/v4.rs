@@ -1,6 +1,6 @@
 //! IPv4 headers (RFC 791), checked as RFC 1812 5.2.2 asks.
 
-use super::{Family, Fragment, Headers, Malformed, transport};
+use super::{Family, Flaw, Fragment, Headers, Malformed, transport};
 use crate::checksum;
 
 /// Bytes of a header without options.
@@ -65,11 +65,15 @@ pub(super) fn parse(packet: &[u8], l3: u16) -> Result<Headers, Malformed> {
         l4: l3 + header_len as u16,
         len: total,
         flow_label: 0,
+        flaw: None,
     };
     if header_len > FIXED_HEADER {
-        headers.source_route = source_route(&header[FIXED_HEADER..])?;
+        match source_route(&header[FIXED_HEADER..]) {
+            Ok(found) => headers.source_route = found,
+            Err(at) => headers.flaw = Some(Flaw::BadOption((FIXED_HEADER + at) as u8)),
+        }
     }
-    transport::read(&mut headers, &packet[header_len..], offset)?;
+    transport::read(&mut headers, &packet[header_len..], offset);
     Ok(headers)
 }
 
@@ -82,11 +86,12 @@ fn first_fault_of_short_header(packet: &[u8]) -> Malformed {
     }
 }
 
-/// Walks the options; says whether one of them is a source route.
+/// Walks the options; says whether one of them is a source route, or at which byte one begins that does not fit.
 ///
 /// Options that are not known here pass as they are (RFC 1812 4.2.2.6: a router must pass over those it does not recognise).
 #[cold]
-fn source_route(mut options: &[u8]) -> Result<bool, Malformed> {
+fn source_route(options: &[u8]) -> Result<bool, usize> {
+    let (all, mut options) = (options.len(), options);
     let mut found = false;
     while let [kind, rest @ ..] = options {
         match *kind {
@@ -94,9 +99,9 @@ fn source_route(mut options: &[u8]) -> Result<bool, Malformed> {
             NO_OPERATION => options = rest,
             kind => {
                 // The length counts the kind and itself.
-                let len = *rest.first().ok_or(Malformed::BadOptions)? as usize;
+                let len = rest.first().map_or(0, |len| *len as usize);
                 if len < 2 || len > options.len() {
-                    return Err(Malformed::BadOptions);
+                    return Err(all - options.len());
                 }
                 found |= kind == LOOSE_SOURCE_ROUTE || kind == STRICT_SOURCE_ROUTE;
                 options = &options[len..];

@@ -1,11 +1,11 @@
 //! IPv6 headers and the extension headers behind them (RFC 8200 3, 4).
 
-use super::{Family, Fragment, Headers, Malformed, transport};
+use super::{Family, Flaw, Fragment, Headers, Malformed, transport};
 
 /// Bytes of the IPv6 header.
 const FIXED_HEADER: usize = 40;
-/// More extension headers than this in one packet are refused: a chain costs a step each, and a router may limit
-/// what it walks (RFC 8504 5.3, RFC 8883 3.4).
+/// No more extension headers than this are walked in search of the upper layer: a chain costs a step each, and a router
+/// may limit what it walks (RFC 8504 5.3, RFC 8883 3.4).
 pub const MAX_EXTENSION_HEADERS: usize = 8;
 
 /// Extension header numbers (IANA, IPv6 extension header types). ESP and "no next header" end a chain: what stands
@@ -59,13 +59,20 @@ pub(super) fn parse(packet: &[u8], l3: u16) -> Result<Headers, Malformed> {
         l4: l3 + FIXED_HEADER as u16,
         len,
         flow_label: first_word & 0x000f_ffff,
+        flaw: None,
     };
     let mut offset = 0;
     if is_extension(headers.proto) {
-        offset = walk(&mut headers, packet)?;
+        match walk(&mut headers, packet) {
+            Some(found) => offset = found,
+            None => {
+                headers.flaw = Some(Flaw::ExtensionChain);
+                return Ok(headers);
+            }
+        }
     }
     let l4 = (headers.l4 - l3) as usize;
-    transport::read(&mut headers, &packet[l4..], offset)?;
+    transport::read(&mut headers, &packet[l4..], offset);
     Ok(headers)
 }
 
@@ -95,30 +102,27 @@ fn first_fault_of_short_header(packet: &[u8]) -> Malformed {
 }
 
 /// Walks the extension headers; sets protocol, fragment, source route and the start of the upper layer. Returns the
-/// fragment offset in units of 8 bytes.
+/// fragment offset in units of 8 bytes; `None` when the chain cannot be walked to its end, and then protocol and start
+/// are those of the header where that shows.
 ///
 /// Any order and repetition is accepted (RFC 8200 4.1: "must accept and attempt to process extension headers in any order"),
 /// but for hop-by-hop options, which stand first only, and a second fragment header, which no sender may make.
 #[cold]
-fn walk(headers: &mut Headers, packet: &[u8]) -> Result<u16, Malformed> {
+fn walk(headers: &mut Headers, packet: &[u8]) -> Option<u16> {
     let mut at = FIXED_HEADER;
     let mut seen = 0;
     let mut fragmented = false;
     let mut offset = 0;
     while is_extension(headers.proto) {
         // Every extension header is at least 8 bytes long and a multiple of 8 (of 4 for AH) bytes.
-        let Some(start) = packet.get(at..).and_then(|rest| rest.first_chunk::<8>()) else {
-            return Err(Malformed::ExtensionChain);
-        };
+        let start = packet.get(at..)?.first_chunk::<8>()?;
         if seen == MAX_EXTENSION_HEADERS || (headers.proto == HOP_BY_HOP && seen > 0) {
-            return Err(Malformed::ExtensionChain);
+            return None;
         }
         seen += 1;
         let len = match headers.proto {
+            FRAGMENT if fragmented => return None,
             FRAGMENT => {
-                if fragmented {
-                    return Err(Malformed::ExtensionChain);
-                }
                 fragmented = true;
                 let field = u16::from_be_bytes([start[2], start[3]]);
                 offset = field >> 3;
@@ -130,24 +134,22 @@ fn walk(headers: &mut Headers, packet: &[u8]) -> Result<u16, Malformed> {
                 8
             }
             // RFC 4302 2: in words of 4 bytes, minus 2; the fixed part alone is three words.
-            AUTHENTICATION if start[1] == 0 => return Err(Malformed::ExtensionChain),
+            AUTHENTICATION if start[1] == 0 => return None,
             AUTHENTICATION => (start[1] as usize + 2) * 4,
-            other => {
-                // RFC 8200 4.4: byte 3 is the number of segments left.
-                headers.source_route |= other == ROUTING && start[3] > 0;
-                (start[1] as usize + 1) * 8
-            }
+            _ => (start[1] as usize + 1) * 8,
         };
-        at += len;
-        if at > packet.len() {
-            return Err(Malformed::ExtensionChain);
+        if at + len > packet.len() {
+            return None;
         }
+        // RFC 8200 4.4: byte 3 is the number of segments left.
+        headers.source_route |= headers.proto == ROUTING && start[3] > 0;
+        at += len;
+        headers.l4 += len as u16;
         headers.proto = start[0];
         // What follows in a later fragment is the middle of something.
         if headers.fragment == Fragment::Later {
             break;
         }
     }
-    headers.l4 += (at - FIXED_HEADER) as u16;
-    Ok(offset)
+    Some(offset)
 }

@@ -4,7 +4,7 @@
 //! tries everything else that the data plane does with a packet.
 
 use classifier::checksum;
-use classifier::packet::{self, Family, Fragment, Headers, Malformed, parse};
+use classifier::packet::{self, Family, Flaw, Fragment, Headers, Malformed, parse};
 use etherparse::{
     IpAuthHeaderSlice, IpNumber, Ipv4HeaderSlice, Ipv6FragmentHeaderSlice, Ipv6HeaderSlice,
     Ipv6RawExtHeaderSlice,
@@ -105,7 +105,10 @@ pub fn twin(frame: &[u8]) -> Result<Headers, Malformed> {
         twin_v6(packet)?
     };
     let (l4, end) = (headers.l4 as usize, headers.l3 as usize + headers.len as usize);
-    twin_transport(headers, &frame[l4..end], offset)
+    if headers.flaw == Some(Flaw::ExtensionChain) {
+        return Ok(headers);
+    }
+    Ok(twin_transport(headers, &frame[l4..end], offset))
 }
 
 fn twin_v4(packet: &[u8]) -> Result<(Headers, u16), Malformed> {
@@ -132,6 +135,10 @@ fn twin_v4(packet: &[u8]) -> Result<(Headers, u16), Malformed> {
         return Err(Malformed::Truncated);
     }
     let offset = ip.fragments_offset().value();
+    let (source_route, flaw) = match twin_options(ip.options()) {
+        Ok(found) => (found, None),
+        Err(at) => (false, Some(Flaw::BadOption(20 + at as u8))),
+    };
     let headers = Headers {
         family: Family::V4,
         src: u32::from(ip.source_addr()) as u128,
@@ -145,16 +152,17 @@ fn twin_v4(packet: &[u8]) -> Result<(Headers, u16), Malformed> {
         dscp: ip.dcp().value(),
         ttl: ip.ttl(),
         dont_fragment: ip.dont_fragment(),
-        source_route: twin_options(ip.options())?,
+        source_route,
         l3: 14,
         l4: 14 + ip.slice().len() as u16,
         len,
         flow_label: 0,
+        flaw,
     };
     Ok((headers, offset))
 }
 
-fn twin_options(options: &[u8]) -> Result<bool, Malformed> {
+fn twin_options(options: &[u8]) -> Result<bool, usize> {
     let (mut at, mut source_route) = (0, false);
     while at < options.len() && options[at] != 0 {
         if options[at] == 1 {
@@ -163,7 +171,7 @@ fn twin_options(options: &[u8]) -> Result<bool, Malformed> {
         }
         let len = options.get(at + 1).copied().unwrap_or(0) as usize;
         if len < 2 || at + len > options.len() {
-            return Err(Malformed::BadOptions);
+            return Err(at);
         }
         source_route |= [131, 137].contains(&options[at]);
         at += len;
@@ -199,6 +207,7 @@ fn twin_v6(packet: &[u8]) -> Result<(Headers, u16), Malformed> {
         l4: 0,
         len: len as u16,
         flow_label: ip.flow_label().value(),
+        flaw: None,
     };
     let mut rest = &packet[40..len];
     let mut offset = 0;
@@ -207,35 +216,37 @@ fn twin_v6(packet: &[u8]) -> Result<(Headers, u16), Malformed> {
         kinds.push(headers.proto);
         let hop_by_hop_inside = headers.proto == 0 && kinds.len() > 1;
         let second_fragment = kinds.iter().filter(|&&kind| kind == 44).count() > 1;
-        if kinds.len() > 8 || hop_by_hop_inside || second_fragment {
-            return Err(Malformed::ExtensionChain);
-        }
-        let used = match headers.proto {
-            44 => {
-                let header =
-                    Ipv6FragmentHeaderSlice::from_slice(rest).map_err(|_| Malformed::ExtensionChain)?;
-                offset = header.fragment_offset().value();
-                headers.fragment = place(offset, header.more_fragments());
-                headers.proto = header.next_header().0;
-                header.slice().len()
-            }
-            51 => {
-                let header = IpAuthHeaderSlice::from_slice(rest).map_err(|_| Malformed::ExtensionChain)?;
-                headers.proto = header.next_header().0;
-                header.slice().len()
-            }
-            kind => {
-                let header =
-                    Ipv6RawExtHeaderSlice::from_slice(rest).map_err(|_| Malformed::ExtensionChain)?;
-                headers.source_route |= kind == 43 && header.payload()[1] != 0;
-                headers.proto = header.next_header().0;
-                header.slice().len()
-            }
+        let stands_wrong = kinds.len() > 8 || hop_by_hop_inside || second_fragment;
+        let Some((used, next)) = (!stands_wrong).then(|| twin_extension(&mut headers, rest, &mut offset)).flatten() else {
+            headers.flaw = Some(Flaw::ExtensionChain);
+            break;
         };
         rest = &rest[used..];
+        headers.proto = next;
     }
     headers.l4 = (14 + len - rest.len()) as u16;
     Ok((headers, offset))
+}
+
+/// Length and next header of the extension header that `rest` begins with; `None` when it does not fit.
+fn twin_extension(headers: &mut Headers, rest: &[u8], offset: &mut u16) -> Option<(usize, u8)> {
+    Some(match headers.proto {
+        44 => {
+            let header = Ipv6FragmentHeaderSlice::from_slice(rest).ok()?;
+            *offset = header.fragment_offset().value();
+            headers.fragment = place(*offset, header.more_fragments());
+            (header.slice().len(), header.next_header().0)
+        }
+        51 => {
+            let header = IpAuthHeaderSlice::from_slice(rest).ok()?;
+            (header.slice().len(), header.next_header().0)
+        }
+        kind => {
+            let header = Ipv6RawExtHeaderSlice::from_slice(rest).ok()?;
+            headers.source_route |= kind == 43 && header.payload()[1] != 0;
+            (header.slice().len(), header.next_header().0)
+        }
+    })
 }
 
 fn place(offset: u16, more: bool) -> Fragment {
@@ -246,31 +257,29 @@ fn place(offset: u16, more: bool) -> Fragment {
     }
 }
 
-fn twin_transport(mut headers: Headers, l4: &[u8], offset: u16) -> Result<Headers, Malformed> {
+fn twin_transport(mut headers: Headers, l4: &[u8], offset: u16) -> Headers {
     if headers.fragment == Fragment::Later {
-        let tiny = headers.proto == 6 && [1, 2].contains(&offset);
-        return if tiny {
-            Err(Malformed::TinyFragment)
-        } else {
-            Ok(headers)
-        };
+        if headers.proto == 6 && [1, 2].contains(&offset) {
+            headers.flaw = headers.flaw.or(Some(Flaw::TinyFragment));
+        }
+        return headers;
     }
     let needed = match (headers.proto, headers.family) {
         (6, _) => 20,
         (17 | 136, _) | (1, Family::V4) | (58, Family::V6) => 8,
         (33 | 132, _) => 12,
-        _ => return Ok(headers),
+        _ => return headers,
     };
+    let is_icmp = [1, 58].contains(&headers.proto);
+    if is_icmp && l4.len() >= 2 {
+        headers.icmp = Some((l4[0], l4[1]));
+    }
     if l4.len() < needed {
-        return Err(Malformed::TransportTruncated);
+        headers.flaw = headers.flaw.or(Some(Flaw::TransportTruncated));
+    } else if !is_icmp {
+        headers.sport = u16::from_be_bytes([l4[0], l4[1]]);
+        headers.dport = u16::from_be_bytes([l4[2], l4[3]]);
+        headers.tcp_flags = if headers.proto == 6 { l4[13] } else { 0 };
     }
-    match headers.proto {
-        1 | 58 => headers.icmp = Some((l4[0], l4[1])),
-        proto => {
-            headers.sport = u16::from_be_bytes([l4[0], l4[1]]);
-            headers.dport = u16::from_be_bytes([l4[2], l4[3]]);
-            headers.tcp_flags = if proto == 6 { l4[13] } else { 0 };
-        }
-    }
-    Ok(headers)
+    headers
 }

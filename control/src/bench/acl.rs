@@ -288,6 +288,7 @@ pub fn headers(family: Family, src: u128, dst: u128, sport: u16, dport: u16, pro
         l4: if family == Family::V4 { 34 } else { 54 },
         len: 60,
         flow_label: 0,
+        flaw: None,
     }
 }
 

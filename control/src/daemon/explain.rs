@@ -172,6 +172,7 @@ fn packet(args: &ExplainArgs) -> Headers {
         l4: if is_v4 { 34 } else { 54 },
         len: args.length,
         flow_label: 0,
+        flaw: None,
     }
 }
 

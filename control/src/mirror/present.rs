@@ -333,20 +333,17 @@ impl State {
                 IpAddr::V6(address) if a.flags & UNUSABLE == 0 && a.scope < message::SCOPE_HOST => {
                     let link_local = a.scope == message::SCOPE_LINK;
                     let usable = !link_local || a.index == index;
-                    usable.then_some((
-                        link_local,
-                        a.index != index,
-                        a.flags & DEPRECATED,
-                        a.index,
-                        address,
-                    ))
+                    let class = (link_local, a.flags & DEPRECATED != 0, a.index != index);
+                    usable.then_some((class, a.index, address))
                 }
                 _ => None,
             })
             .collect();
-        six.sort_by_key(|(link_local, other, deprecated, index, _)| {
-            (*link_local, *other, *deprecated, *index)
-        });
+        // RFC 6724 5: rules 2 (scope), 3 (deprecated) and 5 (outgoing interface) come before the longest common prefix.
+        six.sort_by_key(|(class, index, _)| (*class, *index));
+        if let Some((best, ..)) = six.first().copied() {
+            six.retain(|(class, ..)| *class == best);
+        }
         (
             four(true).or_else(|| four(false)),
             six.into_iter().map(|(.., address)| address).collect(),

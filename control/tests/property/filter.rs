@@ -30,6 +30,7 @@ pub fn packet(src: IpAddr, dst: IpAddr, proto: u8, sport: u16, dport: u16, fragm
         l4: 34,
         len: 64,
         flow_label: 0,
+        flaw: None,
     }
 }
 

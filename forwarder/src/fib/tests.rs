@@ -57,6 +57,7 @@ fn headers(sport: u16) -> Headers {
         l4: 34,
         len: 100,
         flow_label: 0,
+        flaw: None,
     }
 }
 

@@ -9,7 +9,7 @@ mod source;
 mod v4;
 mod v6;
 
-use classifier::packet::{Family, Fragment, Headers, protocol};
+use classifier::packet::{Family, Flaw, Fragment, Headers, protocol};
 
 pub(crate) use limit::Bucket;
 pub(crate) use source::source;
@@ -52,7 +52,7 @@ fn message(
     error: Error,
 ) -> Option<(usize, usize)> {
     let l3 = about.l3 as usize;
-    let quoted = (about.len as usize).min(largest - ip - ICMP);
+    let quoted = (about.len as usize).min(largest.checked_sub(ip + ICMP)?);
     let (l4, end) = (l3 + ip, l3 + ip + ICMP + quoted);
     if end > room.len() {
         return None;
@@ -75,6 +75,15 @@ pub(crate) fn answer(reason: Reason, headers: &Headers, mtu: u32) -> Answer {
     }
     match headers.family {
         Family::V4 => match reason {
+            // RFC 792: parameter problem, with the byte where it was found in the first byte of the second word.
+            Reason::BadOptions => Answer::Error(Error {
+                kind: 12,
+                code: 0,
+                word: match headers.flaw {
+                    Some(Flaw::BadOption(at)) => u32::from(at) << 24,
+                    _ => 0,
+                },
+            }),
             // RFC 792: time exceeded in transit.
             Reason::TtlExceeded => error(11, 0),
             // RFC 1191 4: fragmentation needed, with the MTU in the low half of the second word.
@@ -136,7 +145,9 @@ fn about_an_error(headers: &Headers) -> bool {
         (Family::V4, Some((kind, _))) => !matches!(kind, 0 | 8 | 9 | 10 | 13..=18 | 42 | 43),
         // RFC 4443 2.1: types below 128 are errors; 137 is the redirect.
         (Family::V6, Some((kind, _))) => kind < 128 || kind == 137,
-        (_, None) => false,
+        // Without a type, or behind headers that cannot be walked, it may be one.
+        (Family::V4, None) => headers.proto == protocol::ICMP,
+        (Family::V6, None) => headers.proto == protocol::ICMPV6 || headers.flaw == Some(Flaw::ExtensionChain),
     }
 }
 
@@ -166,22 +177,25 @@ pub(crate) fn headers(answer: Answer, about: &Headers, source: u128) -> Headers 
         dont_fragment: about.family == Family::V6,
         source_route: false,
         flow_label: 0,
+        flaw: None,
         ..*about
     }
 }
 
 /// Writes the answer over the packet. `room` begins with the frame that carries the packet that `about` describes and
-/// goes on to the end of the frame's memory. `to` are the headers that [`headers`] made. Returns the answer's length in
-/// bytes from the start of the frame and its headers with all lengths right; `None` when the room is too small.
+/// goes on to the end of the frame's memory. `to` are the headers that [`headers`] made, and `mtu` is that of the way back.
+/// Returns the answer's length in bytes from the start of the frame and its headers with all lengths right; `None` when
+/// the room is too small.
 pub(crate) fn write(
     answer: Answer,
     room: &mut [u8],
     about: &Headers,
     to: &Headers,
     id: u16,
+    mtu: u32,
 ) -> Option<(usize, Headers)> {
     let (l4, end) = match (answer, about.family) {
-        (Answer::Error(error), Family::V4) => v4::error(room, about, to, error, id)?,
+        (Answer::Error(error), Family::V4) => v4::error(room, about, to, error, id, mtu)?,
         (Answer::Error(error), Family::V6) => v6::error(room, about, to, error)?,
         (Answer::Reset, _) => reset::reset(room, about, to, id)?,
     };

@@ -6,9 +6,10 @@ use classifier::packet::{Family, Headers};
 
 use crate::tables::Port;
 
-/// The address to answer from: the ingress port's own (RFC 1812 4.3.2.4, RFC 4443 2.2 (b)), or where the port has none
-/// the one that the kernel would use towards the sender: the route's preferred source, then the egress port's.
-/// `None` when the node has no address of that family.
+/// The address to answer from. IPv4: the ingress port's own (RFC 1812 4.3.2.4), or where the port has none the one that the
+/// kernel would use towards the sender: the route's preferred source, then the egress port's. IPv6 as the kernel
+/// (icmp6_send in net/ipv6/icmp.c): the preferred source of the route to the sender, then what RFC 6724 chooses for
+/// a packet that leaves by the ingress port. `None` when the node has no address of that family.
 pub(crate) fn source(
     about: &Headers,
     ingress: &Port,
@@ -29,8 +30,8 @@ pub(crate) fn source(
                 Some(IpAddr::V6(address)) => Some(address.to_bits()),
                 _ => None,
             };
-            nearest(ingress, about.src)
-                .or(preferred)
+            preferred
+                .or_else(|| nearest(ingress, about.src))
                 .or_else(|| nearest(egress, about.src))
         }
     }

@@ -10,18 +10,19 @@ pub(super) const IP: usize = 20;
 /// Largest error in bytes, its IP header counted: as much of the packet is quoted as fits (RFC 1812 4.3.2.3).
 const LARGEST: usize = 576;
 
-/// Writes an error about the packet at the start of `room` over it. Returns where its ICMP header begins and where it
-/// ends, in bytes from the start of the frame.
+/// Writes an error about the packet at the start of `room` over it, no larger than the way back takes whole. Returns where
+/// its ICMP header begins and where it ends, in bytes from the start of the frame.
 pub(super) fn error(
     room: &mut [u8],
     about: &Headers,
     to: &Headers,
     error: Error,
     id: u16,
+    mtu: u32,
 ) -> Option<(usize, usize)> {
     let l3 = about.l3 as usize;
     let tos = *room.get(l3 + 1)?;
-    let (l4, end) = super::message(room, about, IP, LARGEST, error)?;
+    let (l4, end) = super::message(room, about, IP, LARGEST.min(mtu as usize), error)?;
     let icmp = &mut room[l4..end];
     let check = !checksum::fold(checksum::sum(icmp, 0));
     icmp[2..4].copy_from_slice(&check.to_be_bytes());

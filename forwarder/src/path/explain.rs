@@ -6,7 +6,7 @@ use classifier::acl::Match;
 use classifier::lpm::IpPrefix;
 use classifier::packet::Headers;
 
-use super::finish;
+use super::{finish, fragment};
 use super::lanes::{Lanes, Link, Verdict};
 use super::stages::{self, View};
 use crate::fib::{AdjId, Adjacency, Fib, GroupId, TableId};
@@ -62,6 +62,8 @@ pub struct Explanation {
     pub hash: u32,
     /// Largest IP packet that goes this way, in bytes; `None` without a way.
     pub mtu: Option<u32>,
+    /// In how many fragments it is sent: 1 when it goes whole, 0 when it is not forwarded.
+    pub fragments: usize,
     /// The neighbour that it is given to, on the device of that index; `None` without a way.
     pub neighbour: Option<(IpAddr, u32)>,
     /// The port that it leaves by.
@@ -109,6 +111,8 @@ pub fn explain(shared: &Shared, fib: &Fib, headers: &Headers, port: PortId) -> E
         }
     };
     let has_way = !matches!(next.link, Link::Never(_));
+    // No list is asked about what it cannot see.
+    let is_hidden = headers.flaw.is_some_and(|flaw| flaw.hides_transport());
     let is_martian = !came_in && reason != Some(Reason::SpoofedSource);
     let has_list = |id, direction: fn(&crate::tables::Port) -> bool| direction(shared.port(&online, id));
     Explanation {
@@ -116,13 +120,18 @@ pub fn explain(shared: &Shared, fib: &Fib, headers: &Headers, port: PortId) -> E
         reason,
         anti_spoof: view.port.anti_spoof,
         source_belongs: (view.port.anti_spoof != AntiSpoof::Off && !is_martian).then_some(came_in),
-        ingress_rule: (came_in && view.port.ingress.is_some()).then_some(lanes.ingress[0]),
-        egress_rule: (goes_out && has_list(next.egress, |port| port.egress.is_some()))
+        ingress_rule: (came_in && !is_hidden && view.port.ingress.is_some()).then_some(lanes.ingress[0]),
+        egress_rule: (goes_out && !is_hidden && has_list(next.egress, |port| port.egress.is_some()))
             .then_some(lanes.egress[0]),
         route: fib.lookup(stages::address(headers.family, headers.dst)),
         member: next.adj.and_then(|adj| Some((adj, *fib.adjacency(adj)?))),
         hash: lanes.hash[0],
         mtu: has_way.then_some(next.mtu),
+        fragments: if fate == Fate::Forward {
+            fragment::count(headers, next.mtu).unwrap_or(0)
+        } else {
+            0
+        },
         neighbour: has_way.then_some((next.neighbour, next.ifindex)),
         egress_port: has_way.then_some(next.egress),
         resolved: matches!(next.link, Link::Ready { .. }),

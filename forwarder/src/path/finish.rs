@@ -6,6 +6,7 @@ use classifier::packet::Headers;
 
 use super::lanes::{Link, NextHop, Verdict};
 use super::stages::{self, View};
+use super::fragment::{self, Scratch};
 use super::{Departure, Kind, Outcome, rewrite};
 use crate::counters::WorkerCounters;
 use crate::fib::GroupId;
@@ -26,6 +27,28 @@ pub(super) fn depart(
     next: &NextHop,
     out: &mut Outcome,
 ) {
+    rewritten(view, mem, &mut departure, headers, next);
+    out.tx.push(departure);
+}
+
+/// Shortest Ethernet frame without its check sequence (IEEE 802.3): so many bytes are passed on even of a packet that needs
+/// fewer.
+const SHORTEST: u32 = 60;
+
+/// Writes into a departing packet what a router changes, and takes off what came behind it.
+#[inline]
+fn rewritten(
+    view: &View<'_>,
+    mem: &mut impl Memory,
+    departure: &mut Departure,
+    headers: &Headers,
+    next: &NextHop,
+) {
+    let end = u32::from(headers.l3) + u32::from(headers.len);
+    if departure.len > end && departure.len > SHORTEST {
+        departure.len = end.max(SHORTEST);
+        mem.set_len(&mut departure.frame, departure.len as usize);
+    }
     if let Link::Ready { dst, src } = next.link {
         let bytes = mem.data_mut(&mut departure.frame);
         rewrite::ethernet(bytes, dst, src);
@@ -36,7 +59,6 @@ pub(super) fn depart(
     if let Some(adj) = next.adj {
         view.shared.routes().mark_used(adj);
     }
-    out.tx.push(departure);
 }
 
 /// What a worker keeps from one burst to the next.
@@ -46,6 +68,7 @@ pub(super) struct Finish {
     icmp: Bucket,
     /// Identification of the next IPv4 answer (RFC 6864 4.1 asks for uniqueness only where it is fragmented).
     id: u16,
+    scratch: Scratch,
 }
 
 /// This worker's counters. The view's worker is always known here: only `explain` has none, and ends before.
@@ -64,6 +87,7 @@ impl Finish {
             hold: Hold::new(),
             icmp: Bucket::new(shared.icmp()),
             id: 0,
+            scratch: Scratch::new(),
         }
     }
 
@@ -85,7 +109,7 @@ impl Finish {
         out: &mut Outcome,
     ) -> End {
         match (verdict, next.link) {
-            (Verdict::Go, Link::Ready { .. }) => depart_held(view, mem, packet, next, out),
+            (Verdict::Go, Link::Ready { .. }) => self.send(view, mem, packet, next, out),
             (Verdict::Go, Link::Waiting) => self.wait(view, mem, packet, next, out),
             (Verdict::Go, Link::Never(Verdict::Drop(reason))) | (Verdict::Drop(reason), _) => {
                 discard(view, mem, packet, reason, decided, out)
@@ -103,6 +127,49 @@ impl Finish {
                 discard(view, mem, packet, Reason::NoRoute, decided, out)
             }
         }
+    }
+
+    /// Sends a packet, in fragments if it does not fit the link.
+    fn send(
+        &mut self,
+        view: &View<'_>,
+        mem: &mut impl Memory,
+        packet: Held,
+        next: &NextHop,
+        out: &mut Outcome,
+    ) -> End {
+        let is_whole = u32::from(packet.headers.len) <= next.mtu || packet.kind == Kind::Originated;
+        let parts = if is_whole {
+            None
+        } else {
+            match fragment::plan(mem.data(&packet.frame), &packet.headers, next.mtu, out) {
+                Ok(parts) => Some(parts),
+                Err(reason) => return discard(view, mem, packet, reason, Decided::NONE, out),
+            }
+        };
+        let Held {
+            frame,
+            headers,
+            ingress,
+            kind,
+            hash,
+            len,
+            ..
+        } = packet;
+        let mut departure = Departure {
+            frame,
+            ingress,
+            egress: next.egress,
+            hash,
+            kind,
+            len,
+        };
+        rewritten(view, mem, &mut departure, &headers, next);
+        match parts {
+            None => out.tx.push(departure),
+            Some(parts) => self.scratch.send(mem, departure, &headers, parts, out),
+        }
+        End::Forwarded
     }
 
     /// Holds the packet while its neighbour is being resolved.
@@ -162,8 +229,8 @@ impl Finish {
             return discard(view, mem, packet, Reason::IcmpRateLimited, decided, out);
         }
         let to = icmp::headers(answer, &about, source);
-        let Some((len, to)) = icmp::write(answer, mem.room_mut(&mut packet.frame), &about, &to, self.id)
-        else {
+        let room = mem.room_mut(&mut packet.frame);
+        let Some((len, to)) = icmp::write(answer, room, &about, &to, self.id, next.mtu) else {
             return discard(view, mem, packet, reason, decided, out);
         };
         self.id = self.id.wrapping_add(1);
@@ -178,7 +245,7 @@ impl Finish {
             ..packet
         };
         let end = match next.link {
-            Link::Ready { .. } => depart_held(view, mem, reply, &next, out),
+            Link::Ready { .. } => self.send(view, mem, reply, &next, out),
             _ => self.wait(view, mem, reply, &next, out),
         };
         match end {
@@ -268,34 +335,6 @@ pub(super) fn plan(view: &View<'_>, about: &Headers, frame: &[u8], reason: Reaso
         hash,
         next,
     })
-}
-
-fn depart_held(
-    view: &View<'_>,
-    mem: &mut impl Memory,
-    packet: Held,
-    next: &NextHop,
-    out: &mut Outcome,
-) -> End {
-    let Held {
-        frame,
-        headers,
-        ingress,
-        kind,
-        hash,
-        len,
-        ..
-    } = packet;
-    let departure = Departure {
-        frame,
-        ingress,
-        egress: next.egress,
-        hash,
-        kind,
-        len,
-    };
-    depart(view, mem, departure, &headers, next, out);
-    End::Forwarded
 }
 
 /// The way of one packet as the tables are now.

@@ -104,5 +104,6 @@ fn read(family: Family, packet: &[u8]) -> Option<Headers> {
         len: 0,
         // The other direction has another label, and a quoted packet only its own.
         flow_label: 0,
+        flaw: None,
     })
 }

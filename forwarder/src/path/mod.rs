@@ -2,6 +2,7 @@
 
 pub mod explain;
 mod finish;
+mod fragment;
 mod inner;
 mod lanes;
 pub mod offline;
@@ -51,8 +52,10 @@ const SPACING: u64 = 500_000;
 /// What a departing packet is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// It came in and is sent on.
+    /// It came in and is sent on; of a packet that is sent in fragments, the last one.
     Transit,
+    /// A fragment of a packet that came in; more of them follow, the last one as [`Transit`](Self::Transit).
+    Fragment,
     /// Margay made it: an answer about a packet that came in.
     Originated,
 }
@@ -74,12 +77,15 @@ pub struct Departure {
     pub len: u32,
 }
 
+/// Room for the fragments that one burst may make beside its packets: as many frames as a TX ring holds would only be dropped.
+const MORE: usize = 1024;
+
 /// What becomes of the frames of a burst. Reused from burst to burst, so that nothing is allocated.
 #[derive(Debug)]
 pub struct Outcome {
-    /// To be sent, in order.
+    /// To be sent, in order. It never grows: a packet for whose fragments there is no room is dropped.
     pub tx: Vec<Departure>,
-    /// To be given back to the free list.
+    /// The free list: frames that are done with go there, and those of fragments are taken from it.
     pub free: Vec<Frame>,
 }
 
@@ -88,7 +94,7 @@ impl Outcome {
     pub fn new() -> Self {
         let most = BURST + crate::tables::MAX_HELD;
         Self {
-            tx: Vec::with_capacity(most),
+            tx: Vec::with_capacity(most + MORE),
             free: Vec::with_capacity(most),
         }
     }
@@ -385,7 +391,8 @@ fn leave<const WATCHED: bool>(
         let (len, next) = (lanes.lens[lane], &lanes.next[lane]);
         let (egress, hash, kind) = (next.egress, lanes.hash[lane], Kind::Transit);
         // Nearly all packets take this branch: it is kept short.
-        if let (Verdict::Go, Link::Ready { .. }) = (lanes.verdict[lane], next.link) {
+        let is_whole = u32::from(lanes.headers[lane].len) <= next.mtu;
+        if let (Verdict::Go, Link::Ready { .. }, true) = (lanes.verdict[lane], next.link, is_whole) {
             let departure = Departure {
                 frame,
                 ingress: view.id,
@@ -396,7 +403,8 @@ fn leave<const WATCHED: bool>(
             };
             finish::depart(view, mem, departure, &lanes.headers[lane], next, out);
             if WATCHED {
-                pending.ended(view, lanes, lane, End::Forwarded, mem, out.tx.last());
+                let last = out.tx.len().saturating_sub(1);
+                pending.ended(view, lanes, lane, End::Forwarded, mem, &out.tx[last..]);
             }
             continue;
         }
@@ -413,7 +421,7 @@ fn leave<const WATCHED: bool>(
         let before = out.tx.len();
         let end = finish.packet(view, mem, packet, lanes.verdict[lane], decided, next, out);
         if WATCHED {
-            pending.ended(view, lanes, lane, end, mem, out.tx[before..].last());
+            pending.ended(view, lanes, lane, end, mem, &out.tx[before..]);
         }
     }
     lanes.frames = frames;

@@ -63,7 +63,6 @@ pub struct Offline {
     path: Path,
     reader: Reader,
     memory: Buffers,
-    free: Vec<Frame>,
     rx: Vec<Frame>,
     out: Outcome,
     /// Where the next burst's frames are taken from: all frames go round, as in a fill ring.
@@ -76,6 +75,8 @@ impl Offline {
         let shared = Shared::new(settings, 0);
         // Frames that wait for a neighbour are not there for a burst.
         let (memory, free) = Buffers::new(frames.max(BURST) + crate::tables::MAX_HELD, room);
+        let mut out = Outcome::new();
+        out.free.extend(free);
         Self {
             fib: shared.fib(),
             path: Path::new(PathConfig {
@@ -85,9 +86,8 @@ impl Offline {
             reader: shared.domain().register(),
             shared,
             memory,
-            free,
             rx: Vec::with_capacity(BURST),
-            out: Outcome::new(),
+            out,
             next: 0,
         }
     }
@@ -130,12 +130,12 @@ impl Offline {
     /// Sends up to [`BURST`] packets in through a port; more are left out. Each packet is cut to the frames' room.
     pub fn burst(&mut self, port: PortId, packets: &[&[u8]]) -> Done {
         for packet in packets.iter().take(BURST) {
-            self.next = if self.next + 1 < self.free.len() {
+            self.next = if self.next + 1 < self.out.free.len() {
                 self.next + 1
             } else {
                 0
             };
-            let mut frame = self.free.swap_remove(self.next);
+            let mut frame = self.out.free.swap_remove(self.next);
             self.memory.set_len(&mut frame, packet.len());
             let data = self.memory.data_mut(&mut frame);
             data.copy_from_slice(&packet[..data.len()]);
@@ -155,11 +155,11 @@ impl Offline {
             self.path.counters().sent(&departure);
             match departure.kind {
                 Kind::Transit => done.forwarded += 1,
+                Kind::Fragment => {}
                 Kind::Originated => done.replied += 1,
             }
-            self.free.push(departure.frame);
+            self.out.free.push(departure.frame);
         }
-        self.free.append(&mut self.out.free);
         self.reader.quiescent();
         done.elapsed = begun.elapsed();
         done.kept = done.kept.saturating_sub(done.forwarded + done.replied);
@@ -171,12 +171,7 @@ impl Drop for Offline {
     fn drop(&mut self) {
         let online = self.reader.online();
         self.path.purge(&self.memory, &online, None, &mut self.out);
-        for frame in self
-            .free
-            .drain(..)
-            .chain(self.rx.drain(..))
-            .chain(self.out.free.drain(..))
-        {
+        for frame in self.rx.drain(..).chain(self.out.free.drain(..)) {
             frame.surrender();
         }
     }

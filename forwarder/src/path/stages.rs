@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use classifier::acl::{Action, Match};
 use classifier::lpm::{BURST as LPM_BURST, NO_ROUTE};
-use classifier::packet::{Family, Headers, Malformed, Martian, martian};
+use classifier::packet::{Family, Flaw, Headers, Malformed, Martian, martian};
 use classifier::qsbr::Online;
 
-use super::BURST;
+use super::{BURST, fragment};
 use super::lanes::{Lanes, Link, NextHop, Verdict};
 use crate::acl::Instance;
 use crate::fib::{AdjId, AdjState, GroupId, Target};
@@ -75,11 +75,25 @@ pub(crate) fn malformed(fault: Malformed) -> Reason {
         Malformed::BadHeaderLength => Reason::BadHeaderLength,
         Malformed::BadTotalLength => Reason::BadTotalLength,
         Malformed::BadChecksum => Reason::BadChecksum,
-        Malformed::BadOptions => Reason::BadOptions,
-        Malformed::ExtensionChain => Reason::ExtensionChain,
-        Malformed::TransportTruncated => Reason::TransportTruncated,
-        Malformed::TinyFragment => Reason::TinyFragment,
     }
+}
+
+/// The reason that a packet with a flaw is stopped for: at once, or where a list has to look at what the flaw hides.
+fn flawed(flaw: Flaw) -> Reason {
+    match flaw {
+        Flaw::BadOption(_) => Reason::BadOptions,
+        Flaw::ExtensionChain => Reason::ExtensionChain,
+        Flaw::TransportTruncated => Reason::TransportTruncated,
+        Flaw::TinyFragment => Reason::TinyFragment,
+    }
+}
+
+/// The reason that no list can judge a packet, if there is one. Without a list nobody on the way has to look there
+/// (RFC 8200 4).
+#[inline]
+fn hidden(headers: &Headers) -> Option<Verdict> {
+    let flaw = headers.flaw.filter(|flaw| flaw.hides_transport())?;
+    Some(Verdict::Drop(flawed(flaw)))
 }
 
 /// Addresses that are never forwarded (RFC 1812 5.3.7), source routes, and sources that do not belong behind the port.
@@ -137,7 +151,8 @@ pub(crate) fn ingress_acl(view: &View<'_>, lanes: &mut Lanes) {
         if lanes.goes(lane) {
             let decision = lanes.ingress[lane];
             let refused = (Reason::AclIngress, Reason::AclRejectIngress);
-            lanes.verdict[lane] = judged(view, list, decision, lanes.lens[lane], refused);
+            lanes.verdict[lane] = hidden(&lanes.headers[lane])
+                .unwrap_or_else(|| judged(view, list, decision, lanes.lens[lane], refused));
         }
     }
 }
@@ -154,11 +169,18 @@ fn judged(view: &View<'_>, list: &Instance, decision: Match, len: u32, refused: 
     }
 }
 
-/// A packet whose TTL or hop limit would become zero goes no further (RFC 1812 5.3.1, RFC 8200 3).
+/// A packet whose TTL or hop limit would become zero goes no further (RFC 1812 5.3.1, RFC 8200 3), nor does one whose
+/// options cannot be walked (RFC 1812 4.3.3.5).
 pub(crate) fn ttl(lanes: &mut Lanes) {
     for lane in 0..lanes.len() {
-        if lanes.goes(lane) && lanes.headers[lane].ttl <= 1 {
-            lanes.verdict[lane] = Verdict::Answer(Reason::TtlExceeded);
+        let headers = &lanes.headers[lane];
+        let reason = match headers.flaw {
+            Some(flaw @ Flaw::BadOption(_)) => flawed(flaw),
+            _ if headers.ttl <= 1 => Reason::TtlExceeded,
+            _ => continue,
+        };
+        if lanes.goes(lane) {
+            lanes.verdict[lane] = Verdict::Answer(reason);
         }
     }
 }
@@ -198,8 +220,22 @@ pub(crate) fn next_hops(view: &View<'_>, lanes: &mut Lanes) {
     }
 }
 
+/// The smallest MTU of IPv6 (RFC 8200 5): no router answers with a smaller one, whatever a route says.
+const MIN_MTU6: u32 = 1280;
+
 /// Where a packet with that route goes.
 pub(crate) fn next_hop(view: &View<'_>, group: u32, headers: &Headers, hash: u32) -> NextHop {
+    let next = by_group(view, group, headers, hash);
+    match headers.family {
+        Family::V6 if next.mtu < MIN_MTU6 => NextHop {
+            mtu: MIN_MTU6,
+            ..next
+        },
+        _ => next,
+    }
+}
+
+fn by_group(view: &View<'_>, group: u32, headers: &Headers, hash: u32) -> NextHop {
     let routes = view.shared.routes();
     let answer = |reason| NextHop::never(Verdict::Answer(reason));
     let drop = |reason| NextHop::never(Verdict::Drop(reason));
@@ -278,7 +314,8 @@ fn by_port(view: &View<'_>, id: PortId, mut next: NextHop) -> NextHop {
     next
 }
 
-/// A packet that does not fit the next link is answered if nobody on the way may fragment it (RFC 1191 4, RFC 8200 5).
+/// A packet that does not fit the next link is answered if nobody on the way may fragment it (RFC 1191 4, RFC 8200 5), and
+/// else goes on, to be sent in fragments at the end of its way.
 pub(crate) fn mtu(lanes: &mut Lanes) {
     for lane in 0..lanes.len() {
         if lanes.goes(lane) {
@@ -293,6 +330,8 @@ pub(crate) fn fits(headers: &Headers, mtu: u32) -> Verdict {
         Verdict::Go
     } else if headers.dont_fragment {
         Verdict::Answer(Reason::MtuExceeded)
+    } else if fragment::count(headers, mtu).is_some() {
+        Verdict::Go
     } else {
         Verdict::Drop(Reason::MtuExceeded)
     }
@@ -338,7 +377,8 @@ fn egress_list(view: &View<'_>, lanes: &mut Lanes, list: &Instance, set: u64) {
         rest &= rest - 1;
         lanes.egress[lane] = *decision;
         let refused = (Reason::AclEgress, Reason::AclRejectEgress);
-        lanes.verdict[lane] = judged(view, list, *decision, lanes.lens[lane], refused);
+        lanes.verdict[lane] = hidden(&lanes.headers[lane])
+            .unwrap_or_else(|| judged(view, list, *decision, lanes.lens[lane], refused));
     }
 }
 
@@ -358,7 +398,10 @@ pub(crate) fn egress_again(
                 list: list.serial(),
                 found,
             };
-            (judged(view, list, found, len, refused), decided)
+            match hidden(headers) {
+                Some(verdict) => (verdict, Decided::NONE),
+                None => (judged(view, list, found, len, refused), decided),
+            }
         }
     }
 }

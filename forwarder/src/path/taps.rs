@@ -3,8 +3,6 @@
 //! A packet's bytes are copied where it comes in, before anything changes them, into a place of the tap's ring; what became
 //! of it is written there when that is known, and the places of a burst become readable together at its end.
 
-use std::sync::Arc;
-
 use classifier::packet::{glance, parse};
 
 use super::finish::Finish;
@@ -16,7 +14,7 @@ use crate::frame::Memory;
 use crate::hold::Held;
 use crate::reason::Reason;
 use crate::settings::PortId;
-use crate::watch::{Decided, End, LinkState, MAX_TAPS, Point, Record, Slot, Tap, Way};
+use crate::watch::{Decided, End, LinkState, MAX_TAPS, Point, Record, Slot, Way};
 
 /// The points at which a packet that comes in is shown.
 const ARRIVALS: [Point; 2] = [Point::Rx, Point::Trace];
@@ -47,8 +45,8 @@ impl Pending {
         }
     }
 
-    /// Tells what became of the packet of a lane, and shows what has departed because of it, if anything has: the last of
-    /// `out.tx`. An answer that waits for a next hop of its own has not.
+    /// Tells what became of the packet of a lane, and shows what has departed because of it: the packet, its fragments, or
+    /// an answer, unless that waits for a next hop of its own.
     #[cold]
     pub(super) fn ended(
         &mut self,
@@ -57,18 +55,18 @@ impl Pending {
         lane: usize,
         end: End,
         mem: &impl Memory,
-        departure: Option<&Departure>,
+        departures: &[Departure],
     ) {
         let is_shown = self
             .0
             .iter()
             .take(view.taps.len())
             .any(|places| places[lane].is_some());
-        let departure = departure.filter(|departure| {
-            let leaves = |tap: &Arc<Tap>| tap.looks(Point::Tx, departure.egress);
-            view.taps.iter().any(leaves)
-        });
-        if !is_shown && departure.is_none() {
+        // All of them leave by one port.
+        let is_seen_off = departures
+            .first()
+            .is_some_and(|departure| view.taps.iter().any(|tap| tap.looks(Point::Tx, departure.egress)));
+        if !is_shown && !is_seen_off {
             return;
         }
         let record = of_lane(view, lanes, lane, end);
@@ -77,7 +75,7 @@ impl Pending {
                 tap.tell(view.worker.unwrap_or(0), slot, &Record { point, ..record });
             }
         }
-        if let Some(departure) = departure {
+        for departure in departures {
             departed(view, &record, mem, departure);
         }
     }
@@ -89,7 +87,8 @@ fn of_lane(view: &View<'_>, lanes: &Lanes, lane: usize, end: End) -> Record {
         Verdict::Go => None,
         Verdict::Drop(reason) | Verdict::Answer(reason) => Some(reason),
     };
-    let asked = |last: Stage| stopped.is_none_or(|reason| stage(reason) >= last);
+    let has_list = view.port.ingress.is_some();
+    let asked = |last: Stage| stopped.is_none_or(|reason| stage(reason, has_list) >= last);
     let next = &lanes.next[lane];
     let rule = |decided: Decided| (decided.list != 0).then_some(decided);
     let routed = asked(Stage::Route);
@@ -120,16 +119,20 @@ enum Stage {
     EgressList,
 }
 
-/// The stage that stops a packet for a reason.
-fn stage(reason: Reason) -> Stage {
+/// The last stage that found something out about a packet that was stopped for a reason; `has_list` says whether there is
+/// an ingress list.
+fn stage(reason: Reason, has_list: bool) -> Stage {
     match reason {
+        // The first list that has to look at the packet stops it before it is asked.
+        Reason::ExtensionChain | Reason::TransportTruncated | Reason::TinyFragment if has_list => Stage::Addresses,
+        Reason::ExtensionChain | Reason::TransportTruncated | Reason::TinyFragment => Stage::Mtu,
         Reason::MartianSource
         | Reason::MartianDestination
         | Reason::LinkLocal
         | Reason::SourceRoute
         | Reason::SpoofedSource => Stage::Addresses,
         Reason::AclIngress | Reason::AclRejectIngress => Stage::IngressList,
-        Reason::TtlExceeded => Stage::Ttl,
+        Reason::BadOptions | Reason::TtlExceeded => Stage::Ttl,
         Reason::MtuExceeded => Stage::Mtu,
         Reason::AclEgress | Reason::AclRejectEgress => Stage::EgressList,
         _ => Stage::Route,
@@ -207,7 +210,7 @@ pub(super) fn refused(view: &View<'_>, bytes: &[u8], reason: Reason) {
 pub(super) fn dropped(view: &View<'_>, bytes: &[u8], reason: Reason, decided: Decided) {
     let mut record = blank(view, bytes.len() as u32, End::Dropped(reason));
     let rule = (decided.list != 0).then_some(decided);
-    match stage(reason) {
+    match stage(reason, false) {
         Stage::EgressList => record.egress_rule = rule,
         _ => record.ingress_rule = rule,
     }
@@ -256,7 +259,7 @@ pub(super) fn released(
             tap.tell(worker, slot, &record);
         }
     }
-    if let Some(departure) = out.tx[before..].last() {
+    for departure in &out.tx[before..] {
         departed(view, &record, mem, departure);
     }
     publish(view);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use classifier::qsbr::Online;
 
 use crate::frame::Frame;
-use crate::path::{BURST, Departure, Outcome, Path};
+use crate::path::{BURST, Departure, Kind, Outcome, Path};
 use crate::port::queue::{BASE_FILL, Queue};
 use crate::port::socket::Kick;
 use crate::reason::Reason;
@@ -27,11 +27,12 @@ pub(crate) struct Rounds {
     queues: Vec<Queue>,
     closing: Vec<Closing>,
     egress: Egress,
-    /// Room for every frame of the node: it never grows.
-    free: Vec<Frame>,
     /// One burst.
     rx: Vec<Frame>,
+    /// What the path leaves behind, and this worker's free list, which has room for every frame of the node.
     out: Outcome,
+    /// The packets handed over by each other worker that lost a fragment: the rest of such a packet is lost as well.
+    cut: Vec<Option<Reason>>,
     /// Queues with packets that the kernel was not told of yet, by their places.
     staged: Vec<usize>,
     /// Packets staged since the last kick.
@@ -59,9 +60,10 @@ impl Rounds {
     ) -> Self {
         let workers = fabric.workers();
         let growth = growth(frames.len() as u32);
-        let mut free = Vec::with_capacity(umem.frames() as usize);
-        free.extend(frames);
-        Gauges::set(&fabric.mailbox(number).gauges.free, free.len() as u64);
+        let mut out = Outcome::new();
+        out.free.reserve_exact(umem.frames() as usize);
+        out.free.extend(frames);
+        Gauges::set(&fabric.mailbox(number).gauges.free, out.free.len() as u64);
         Self {
             number,
             umem,
@@ -69,9 +71,9 @@ impl Rounds {
             queues: Vec::new(),
             closing: Vec::new(),
             egress: Egress::new(number),
-            free,
             rx: Vec::with_capacity(BURST),
-            out: Outcome::new(),
+            out,
+            cut: vec![None; workers],
             staged: Vec::new(),
             waiting: 0,
             lagging: Vec::new(),
@@ -102,7 +104,7 @@ impl Rounds {
                 self.grown += queue.grow(self.growth - self.grown);
             }
             // Early, so that the kernel can receive while this burst is worked on.
-            queue.refill(&mut self.free);
+            queue.refill(&mut self.out.free);
             self.path
                 .burst(&mut self.umem, online, port, &mut self.rx, &mut self.out);
             self.dispatch(online);
@@ -111,8 +113,9 @@ impl Rounds {
             }
         }
         let taken = self.take_handed(online);
+        let held = self.path.held();
         self.path.tick(&mut self.umem, online, now, &mut self.out);
-        let ticked = !self.out.tx.is_empty() || !self.out.free.is_empty();
+        let ticked = self.path.held() != held;
         self.dispatch(online);
         self.kick();
         if now >= self.kick_again {
@@ -125,29 +128,39 @@ impl Rounds {
         received || taken || ticked || completed
     }
 
-    /// Puts departures on TX rings and hand-over rings, and freed frames into the free list.
+    /// Puts departures on TX rings and hand-over rings.
     #[inline]
     fn dispatch(&mut self, online: &Online<'_>) {
         let mut tx = std::mem::take(&mut self.out.tx);
+        let mut cut = None;
         for departure in tx.drain(..) {
+            if cut.is_some() {
+                self.rest(online, departure, &mut cut);
+                continue;
+            }
             match self.egress.hop(departure.egress, departure.hash) {
-                Hop::Queue(place) => self.enqueue(online, place, departure),
+                Hop::Queue(place) => self.enqueue(online, place, departure, &mut cut),
                 Hop::Worker(worker) => match self.fabric.handover(self.number, worker).push(departure) {
                     Ok(()) => self.handed[worker] = true,
-                    Err(departure) => self.discard(online, departure, Reason::HandoverFull),
+                    Err(departure) => self.lose(online, departure, Reason::HandoverFull, &mut cut),
                 },
-                Hop::Closed => self.discard(online, departure, Reason::PortClosed),
+                Hop::Closed => self.lose(online, departure, Reason::PortClosed, &mut cut),
             }
         }
         self.out.tx = tx;
-        self.free.append(&mut self.out.free);
     }
 
     #[inline]
-    fn enqueue(&mut self, online: &Online<'_>, place: usize, departure: Departure) {
+    fn enqueue(
+        &mut self,
+        online: &Online<'_>,
+        place: usize,
+        departure: Departure,
+        cut: &mut Option<Reason>,
+    ) {
         let queue = &mut self.queues[place];
         if !queue.accepts(&departure.frame) {
-            return self.discard(online, departure, Reason::TxRingFull);
+            return self.lose(online, departure, Reason::TxRingFull, cut);
         }
         if queue.unkicked() == 0 {
             self.staged.push(place);
@@ -157,11 +170,26 @@ impl Rounds {
         queue.send(departure.frame);
     }
 
+    /// Loses a departure. A packet in fragments is counted once, with its last one: if an earlier one is lost, `cut`
+    /// says why until then.
     #[cold]
-    fn discard(&mut self, online: &Online<'_>, departure: Departure, reason: Reason) {
-        self.path
-            .discard(&self.umem, online, departure.ingress, &departure.frame, reason);
-        self.free.push(departure.frame);
+    fn lose(&mut self, online: &Online<'_>, departure: Departure, reason: Reason, cut: &mut Option<Reason>) {
+        if departure.kind == Kind::Fragment {
+            *cut = Some(reason);
+        } else {
+            *cut = None;
+            self.path
+                .discard(&self.umem, online, departure.ingress, &departure.frame, reason);
+        }
+        self.out.free.push(departure.frame);
+    }
+
+    /// What follows a lost fragment, up to the last one of its packet: nobody could put the packet together.
+    #[cold]
+    fn rest(&mut self, online: &Online<'_>, departure: Departure, cut: &mut Option<Reason>) {
+        if let Some(reason) = *cut {
+            self.lose(online, departure, reason, cut);
+        }
     }
 
     /// Sends what other workers handed over, and takes back frames that come home.
@@ -182,14 +210,19 @@ impl Rounds {
                 };
                 any = true;
                 self.owed[from] += 1;
+                let mut cut = self.cut[from];
                 match self.egress.hop(departure.egress, departure.hash) {
-                    Hop::Queue(place) => self.enqueue(online, place, departure),
+                    _ if cut.is_some() => self.rest(online, departure, &mut cut),
+                    Hop::Queue(place) => self.enqueue(online, place, departure, &mut cut),
                     // The port was closed, or given to other workers, while the packet was on its way.
-                    Hop::Worker(_) | Hop::Closed => self.discard(online, departure, Reason::PortClosed),
+                    Hop::Worker(_) | Hop::Closed => {
+                        self.lose(online, departure, Reason::PortClosed, &mut cut);
+                    }
                 }
+                self.cut[from] = cut;
             }
             while let Some(frame) = self.fabric.returns(from, self.number).pop() {
-                self.free.push(frame);
+                self.out.free.push(frame);
             }
         }
         any
@@ -237,20 +270,20 @@ impl Rounds {
     fn recycle(&mut self) -> bool {
         let (mut completed, mut receiving, mut sending, mut nonsense) = (0, 0, 0, 0);
         for queue in &mut self.queues {
-            completed += queue.complete(&mut self.free);
-            queue.refill(&mut self.free);
+            completed += queue.complete(&mut self.out.free);
+            queue.refill(&mut self.out.free);
             receiving += u64::from(queue.receiving());
             sending += u64::from(queue.sending());
             nonsense += queue.nonsense();
         }
         for closing in &mut self.closing {
-            completed += closing.queue.complete(&mut self.free);
+            completed += closing.queue.complete(&mut self.out.free);
             receiving += u64::from(closing.queue.receiving());
             sending += u64::from(closing.queue.sending());
         }
         self.repay();
         let gauges = self.gauges();
-        Gauges::set(&gauges.free, self.free.len() as u64);
+        Gauges::set(&gauges.free, self.out.free.len() as u64);
         Gauges::set(&gauges.rx, receiving);
         Gauges::set(&gauges.tx, sending);
         Gauges::set(&gauges.held, self.path.held() as u64);
@@ -263,9 +296,9 @@ impl Rounds {
     fn repay(&mut self) {
         for (to, owed) in self.owed.iter_mut().enumerate() {
             while *owed > 0 {
-                let Some(frame) = self.free.pop() else { return };
+                let Some(frame) = self.out.free.pop() else { return };
                 if let Err(frame) = self.fabric.returns(self.number, to).push(frame) {
-                    self.free.push(frame);
+                    self.out.free.push(frame);
                     break;
                 }
                 *owed -= 1;
@@ -333,7 +366,7 @@ impl Rounds {
                     self.path.counters().drained(queue.port(), 1, frame.len() as u64);
                     self.path
                         .discard(&self.umem, online, queue.port(), &frame, Reason::Stale);
-                    self.free.push(frame);
+                    self.out.free.push(frame);
                 }
             }
         }

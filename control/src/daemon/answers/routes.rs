@@ -183,6 +183,7 @@ fn flow_to(address: IpAddr) -> Headers {
         l4: 34,
         len: 64,
         flow_label: 0,
+        flaw: None,
         source_route: false,
     }
 }

@@ -29,26 +29,25 @@ const STAGES: [&str; 9] = [
     "send",
 ];
 
-/// The stage that a reason belongs to.
-fn stage_of(reason: Reason) -> &'static str {
+/// The stage that a reason belongs to, for a packet whose way was looked up or not.
+fn stage_of(reason: Reason, has_way: bool) -> &'static str {
     match reason {
+        // The first list that could not look at the packet.
+        Reason::ExtensionChain | Reason::TransportTruncated | Reason::TinyFragment if has_way => "egress_acl",
+        Reason::ExtensionChain | Reason::TransportTruncated | Reason::TinyFragment => "ingress_acl",
         Reason::NotIp
         | Reason::Truncated
         | Reason::BadVersion
         | Reason::BadHeaderLength
         | Reason::BadTotalLength
-        | Reason::BadChecksum
-        | Reason::BadOptions
-        | Reason::ExtensionChain
-        | Reason::TransportTruncated
-        | Reason::TinyFragment => "receive",
+        | Reason::BadChecksum => "receive",
         Reason::SourceRoute
         | Reason::MartianSource
         | Reason::MartianDestination
         | Reason::LinkLocal
         | Reason::SpoofedSource => "addresses",
         Reason::AclIngress | Reason::AclRejectIngress => "ingress_acl",
-        Reason::TtlExceeded => "ttl",
+        Reason::BadOptions | Reason::TtlExceeded => "ttl",
         Reason::NoRoute | Reason::Blackhole | Reason::Unreachable | Reason::Prohibit | Reason::Local => {
             "route"
         }
@@ -100,7 +99,11 @@ impl Daemon {
         // The packet had no closed port to come in by: then no stage looked at it.
         let stopped = reason.map(|reason| {
             let in_path = reason != Reason::PortClosed || record.way.is_some();
-            if in_path { stage_of(reason) } else { "receive" }
+            if in_path {
+                stage_of(reason, record.way.is_some())
+            } else {
+                "receive"
+            }
         });
         let mut stages = Vec::new();
         for stage in STAGES {
@@ -143,6 +146,7 @@ impl Daemon {
             "addresses" => self.anti_spoof(record.ingress),
             "ingress_acl" => self.by_rule(record.ingress_rule),
             "ttl" => match record.end {
+                End::Dropped(Reason::BadOptions) | End::Replied(Reason::BadOptions) => "options".to_owned(),
                 End::Dropped(Reason::TtlExceeded) | End::Replied(Reason::TtlExceeded) => {
                     format!("is {}", packet["ttl"])
                 }

@@ -13,6 +13,7 @@ mod answers;
 mod concurrent;
 mod explained;
 mod forwarding;
+mod fragments;
 mod held;
 mod property;
 mod rig;

@@ -44,8 +44,9 @@ pub(crate) struct Rig {
     pub(crate) fib: Fib,
     pub(crate) path: Path,
     mem: Buffers,
-    free: Vec<Frame>,
-    out: Outcome,
+    pub(crate) out: Outcome,
+    /// Frames that the path is not to have.
+    kept: Vec<Frame>,
     reader: Option<Reader>,
     now: Instant,
     /// The adjacencies of the three ports' neighbours, by port.
@@ -140,6 +141,8 @@ impl Rig {
                 .unwrap();
         }
         let (mem, free) = Buffers::new(FRAMES, ROOM);
+        let mut out = Outcome::new();
+        out.free.extend(free);
         Self {
             path: Path::new(PathConfig {
                 worker: 0,
@@ -149,8 +152,8 @@ impl Rig {
             shared,
             fib,
             mem,
-            free,
-            out: Outcome::new(),
+            out,
+            kept: Vec::new(),
             now: Instant::now(),
             adjs,
             groups,
@@ -195,7 +198,7 @@ impl Rig {
         for burst in packets.chunks(crate::path::BURST) {
             let mut rx = Vec::new();
             for bytes in burst {
-                let mut frame = self.free.pop().expect("a free frame");
+                let mut frame = self.out.free.pop().expect("a free frame");
                 // What an earlier packet left behind must not matter.
                 self.mem.room_mut(&mut frame).fill(0xa5);
                 self.mem.set_len(&mut frame, bytes.len());
@@ -208,6 +211,14 @@ impl Rig {
             assert!(rx.is_empty());
             sent.extend(self.collect());
         }
+        sent
+    }
+
+    /// The same with so many frames less to take from.
+    pub(crate) fn burst_with(&mut self, port: PortId, packets: &[Vec<u8>], kept: Vec<Frame>) -> Vec<Sent> {
+        self.kept = kept;
+        let sent = self.send(port, packets);
+        self.out.free.append(&mut self.kept);
         sent
     }
 
@@ -238,13 +249,12 @@ impl Rig {
                 kind: departure.kind,
                 bytes,
             });
-            self.free.push(departure.frame);
+            self.out.free.push(departure.frame);
         }
-        self.free.append(&mut self.out.free);
         self.reader.as_mut().unwrap().quiescent();
         self.shared.domain().reclaim();
         assert_eq!(
-            self.free.len() + self.path.held(),
+            self.out.free.len() + self.path.held() + self.kept.len(),
             FRAMES,
             "every frame is in one place"
         );
@@ -290,7 +300,7 @@ impl Drop for Rig {
             self.purge(None);
             assert_eq!(self.path.held(), 0);
         }
-        for frame in self.free.drain(..) {
+        for frame in self.out.free.drain(..) {
             frame.surrender();
         }
     }

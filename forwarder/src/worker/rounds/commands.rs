@@ -35,7 +35,7 @@ impl Rounds {
                     // Half of what may be grown is kept for queues that turn out to need it.
                     let room = (self.growth / 2).saturating_sub(self.grown);
                     self.grown += queue.raise(FIRST_FILL, room);
-                    queue.refill(&mut self.free);
+                    queue.refill(&mut self.out.free);
                     if let Err(error) = sleep.add(queue.socket().fd()) {
                         eprintln!(
                             "port {port}: epoll: {error}; its packets wait for other traffic to wake the worker"
@@ -53,7 +53,7 @@ impl Rounds {
                 self.kick();
                 self.close(port, sleep, now);
             }
-            Command::Adopt(frames) => self.free.extend(frames),
+            Command::Adopt(frames) => self.out.free.extend(frames),
             Command::Stop => self.over = true,
         }
         Gauges::set(
@@ -104,10 +104,10 @@ impl Rounds {
                 self.path.counters().drained(queue.port(), 1, frame.len() as u64);
                 self.path
                     .discard(&self.umem, online, queue.port(), &frame, Reason::PortClosed);
-                self.free.push(frame);
+                self.out.free.push(frame);
             }
             let gone = queue.unsent() > 0 && queue.kick() == Kick::Down;
-            queue.complete(&mut self.free);
+            queue.complete(&mut self.out.free);
             closing.done = gone || queue.sending() == 0 || now >= closing.until;
         }
         // All queues of a port go together.
@@ -144,7 +144,6 @@ impl Rounds {
     pub(crate) fn end(mut self, online: &Online<'_>) -> Vec<Frame> {
         self.kick();
         self.path.purge(&self.umem, online, None, &mut self.out);
-        self.free.append(&mut self.out.free);
         let closing = std::mem::take(&mut self.closing)
             .into_iter()
             .map(|closing| closing.queue);
@@ -155,6 +154,6 @@ impl Rounds {
                 queues: vec![queue],
             });
         }
-        std::mem::take(&mut self.free)
+        std::mem::take(&mut self.out.free)
     }
 }
