@@ -135,6 +135,12 @@ pub fn is_ipv4(frame: &[u8], source: Ipv4Addr, destination: Ipv4Addr) -> bool {
         && frame[30..34] == destination.octets()
 }
 
+/// The checksum of an ICMPv6 message whose checksum field is zero (RFC 4443 2.3); the addresses are 16 bytes each.
+pub fn icmpv6_checksum(source: &[u8], destination: &[u8], message: &[u8]) -> u16 {
+    let length = (message.len() as u32).to_be_bytes();
+    checksum(&[source, destination, &length, &[0, 0, 0, 58], message])
+}
+
 fn pseudo_checksum(source: Ipv6Addr, destination: Ipv6Addr, next: u8, payload: &[u8]) -> u16 {
     let length = (payload.len() as u32).to_be_bytes();
     match checksum(&[

@@ -26,6 +26,11 @@ fn with_options(packet: Vec<u8>, options: &[u8]) -> Vec<u8> {
     })
 }
 
+/// A UDP packet that may be fragmented.
+fn free4(from: u8, to: u8, ttl: u8, payload: usize) -> Vec<u8> {
+    edit4(udp4(from, to, ttl, payload), |ip| ip[6] = 0)
+}
+
 fn word(bytes: &[u8], at: usize) -> u16 {
     u16::from_be_bytes([bytes[at], bytes[at + 1]])
 }
@@ -49,7 +54,7 @@ fn together(sent: &[Sent], base: usize) -> (Vec<u8>, bool) {
 fn the_fragments_are_the_packet() {
     let mut rig = Rig::new();
     small_mtu(&rig, WORKLOAD, 600);
-    let packet = udp4(0, 1, 64, 1400);
+    let packet = free4(0, 1, 64, 1400);
     let sent = rig.send(UPLINK, std::slice::from_ref(&packet));
     // RFC 791 3.2: 576 bytes of data fit into 600, a multiple of 8.
     let lengths: Vec<usize> = sent.iter().map(|sent| sent.bytes.len()).collect();
@@ -75,7 +80,7 @@ fn options_are_copied_as_flagged() {
     small_mtu(&rig, WORKLOAD, 600);
     // Record route (not copied), router alert (copied), an unknown one that is not, end of options.
     let options = [7, 7, 4, 0, 0, 0, 0, 148, 4, 0, 0, 0x1f, 3, 9, 0, 0];
-    let sent = rig.send(UPLINK, &[with_options(udp4(0, 1, 64, 1000), &options)]);
+    let sent = rig.send(UPLINK, &[with_options(free4(0, 1, 64, 1000), &options)]);
     assert_eq!(sent.len(), 2);
     assert_eq!(sent[0].bytes[34..50], options);
     assert_eq!(
@@ -90,13 +95,13 @@ fn a_fragment_is_fragmented_again() {
     let mut rig = Rig::new();
     small_mtu(&rig, WORKLOAD, 300);
     for (place, more) in [(0x2000, true), (0x2000 | 40, true), (40, false)] {
-        let packet = edit4(udp4(0, 1, 64, 520), |ip| ip[6..8].copy_from_slice(&u16::to_be_bytes(place)));
+        let packet = edit4(free4(0, 1, 64, 520), |ip| ip[6..8].copy_from_slice(&u16::to_be_bytes(place)));
         let sent = rig.send(UPLINK, std::slice::from_ref(&packet));
         let begin = usize::from(place & 0x1fff) * 8;
         assert_eq!(together(&sent, begin), (packet[34..].to_vec(), more), "{place:#x}");
     }
     // Beyond what an offset can say there is no datagram to put together.
-    let beyond = edit4(udp4(0, 1, 64, 520), |ip| ip[6..8].copy_from_slice(&[0x1f, 0xf8]));
+    let beyond = edit4(free4(0, 1, 64, 520), |ip| ip[6..8].copy_from_slice(&[0x1f, 0xf8]));
     assert_eq!(rig.send(UPLINK, &[beyond]), []);
     assert_eq!(rig.drops(UPLINK), [(Reason::MtuExceeded, 1)]);
 }
@@ -105,13 +110,13 @@ fn a_fragment_is_fragmented_again() {
 fn only_who_may_is_fragmented() {
     let mut rig = Rig::new();
     small_mtu(&rig, WORKLOAD, 1300);
-    let kept = edit4(udp4(0, 1, 64, 1400), |ip| ip[6] = 0x40);
+    let kept = udp4(0, 1, 64, 1400);
     assert_eq!(rig.send_one(UPLINK, kept).and_then(|sent| sent.headers().icmp), Some((3, 4)));
     let six = udp6(0, 1, 64, 1400);
     assert_eq!(rig.send_one(UPLINK, six).and_then(|sent| sent.headers().icmp), Some((2, 0)));
     // An MTU without room for 8 bytes behind the header.
     small_mtu(&rig, WORKLOAD, 27);
-    assert_eq!(rig.send(UPLINK, &[udp4(0, 1, 64, 1)]), []);
+    assert_eq!(rig.send(UPLINK, &[free4(0, 1, 64, 1)]), []);
     assert_eq!(rig.drops(UPLINK), [(Reason::MtuExceeded, 1)]);
     // The smallest MTU of IPv6 is 1280 whatever a route says (RFC 8200 5).
     small_mtu(&rig, WORKLOAD, 100);
@@ -124,7 +129,7 @@ fn a_list_sees_the_packet_once_and_whole() {
     small_mtu(&rig, WORKLOAD, 600);
     let allow = vec![Rule::any(Action::Allow, nowhere())];
     let list = rig.acl(WORKLOAD, Egress, allow, Action::Deny);
-    let packet = udp4(0, 1, 64, 1400);
+    let packet = free4(0, 1, 64, 1400);
     assert_eq!(rig.send(UPLINK, std::slice::from_ref(&packet)).len(), 3);
     let counted = list.counters()[0];
     assert_eq!((counted.packets, counted.bytes), (1, packet.len() as u64));
@@ -135,7 +140,7 @@ fn a_packet_that_waited_is_fragmented() {
     let mut rig = Rig::new();
     small_mtu(&rig, WORKLOAD, 600);
     rig.set_state(WORKLOAD, AdjState::Unresolved);
-    let packet = udp4(0, 1, 64, 1400);
+    let packet = free4(0, 1, 64, 1400);
     assert_eq!(rig.send(UPLINK, std::slice::from_ref(&packet)), []);
     rig.set_state(WORKLOAD, AdjState::Resolved { dst: [6; 6], src: [8; 6] });
     let sent = rig.after(std::time::Duration::from_millis(1));
@@ -149,7 +154,7 @@ fn without_frames_the_packet_is_dropped_whole() {
     small_mtu(&rig, WORKLOAD, 600);
     // One frame for the packet, one for its second fragment, none for the third.
     let kept: Vec<Frame> = rig.out.free.split_off(2);
-    let packet = udp4(0, 1, 64, 1400);
+    let packet = free4(0, 1, 64, 1400);
     let sent = rig.burst_with(UPLINK, std::slice::from_ref(&packet), kept);
     assert_eq!(sent, []);
     assert_eq!(rig.drops(UPLINK), [(Reason::FragmentNoFrame, 1)]);
@@ -169,7 +174,7 @@ proptest! {
         let mut rig = Rig::new();
         small_mtu(&rig, WORKLOAD, mtu.max(1));
         let place = u16::from(flags) << 13 | offset;
-        let packet = with_options(udp4(0, 1, 64, payload), &[1; 40][..options * 4]);
+        let packet = with_options(free4(0, 1, 64, payload), &[1; 40][..options * 4]);
         let packet = edit4(packet, |ip| ip[6..8].copy_from_slice(&place.to_be_bytes()));
         let sent = rig.send(UPLINK, std::slice::from_ref(&packet));
         let forwarded = rig.totals(UPLINK).forwarded;

@@ -12,7 +12,7 @@ mod capture;
 /// A packet with its EtherType.
 pub type Packet = (u16, Vec<u8>);
 
-const V4: u16 = 0x0800;
+pub const V4: u16 = 0x0800;
 const V6: u16 = 0x86dd;
 
 /// Seconds bytes of IPv4 destinations behind each of the twin's routes; several of a kind are more of that kind.
@@ -284,7 +284,57 @@ pub fn captured() -> Option<Vec<Packet>> {
         let ethertype = u16::from_be_bytes([header[12], header[13]]);
         ([V4, V6].contains(&ethertype) && packet.len() <= 1500).then(|| (ethertype, packet.to_vec()))
     });
+    // What is for the router itself is answered by the kernel in both networks, and unreachable destinations are told to a sender only
+    // some five times in a row (ip_error in net/ipv4/route.c; the limit belongs to the first namespace).
+    let mut told = std::collections::BTreeMap::<Vec<u8>, u32>::new();
+    let packets = packets.filter(|(ethertype, packet)| {
+        if *ethertype != V4 || packet.len() < 20 {
+            return true;
+        }
+        let unreachable = (192..224).contains(&packet[16]) || packet[16] == 10 && (30..=32).contains(&packet[17]);
+        let times = told.entry(packet[12..16].to_vec()).or_default();
+        *times += u32::from(unreachable);
+        let is_own = packet[16] == 10 && packet[17] <= 2 && [[0, 1], [0, 255]].contains(&[packet[18], packet[19]]);
+        !is_own && (!unreachable || *times <= 4)
+    });
     Some(packets.collect())
+}
+
+/// What can be said of the headers behind an IPv6 header.
+pub struct Chain {
+    /// A fragment that is not the first.
+    pub later: bool,
+}
+
+/// Walks the extension headers as far as a router may be asked to: at most 8 of them, hop-by-hop options first only, one fragment
+/// header. `Err` when that does not lead to an upper-layer header, or to an ICMPv6 message without a type.
+pub fn chain(packet: &[u8]) -> Result<Chain, ()> {
+    let length = 40 + usize::from(u16::from_be_bytes([packet[4], packet[5]]));
+    let packet = packet.get(..length).ok_or(())?;
+    let (mut next, mut at, mut seen) = (packet[6], 40, Vec::new());
+    while [0, 43, 44, 51, 60].contains(&next) {
+        let header = packet.get(at..at + 8).ok_or(())?;
+        if seen.len() == 8 || next == 0 && !seen.is_empty() || next == 44 && seen.contains(&44) || next == 51 && header[1] == 0 {
+            return Err(());
+        }
+        at += match next {
+            44 => 8,
+            51 => (usize::from(header[1]) + 2) * 4,
+            _ => (usize::from(header[1]) + 1) * 8,
+        };
+        if at > packet.len() {
+            return Err(());
+        }
+        if next == 44 && (header[2] != 0 || header[3] & 0xf8 != 0) {
+            return Ok(Chain { later: true });
+        }
+        seen.push(next);
+        next = header[0];
+    }
+    if next == 58 && packet.len() < at + 2 {
+        return Err(());
+    }
+    Ok(Chain { later: false })
 }
 
 /// So many packets with layers that scapy has fuzzed.
