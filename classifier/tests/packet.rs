@@ -153,7 +153,11 @@ fn ipv4_total_lengths() {
             len if len > u16::MAX - 14 => Err(Malformed::BadTotalLength),
             _ => Err(Malformed::Truncated),
         };
-        assert_eq!(parse(&frame).map(|h| (h.len, h.flaw)), expected, "total length {len}");
+        assert_eq!(
+            parse(&frame).map(|h| (h.len, h.flaw)),
+            expected,
+            "total length {len}"
+        );
     }
 }
 
@@ -170,7 +174,11 @@ fn ipv6_payload_lengths() {
             len if len > u16::MAX - 54 => Err(Malformed::BadTotalLength),
             _ => Err(Malformed::Truncated),
         };
-        assert_eq!(parse(&frame).map(|h| (h.len, h.flaw)), expected, "payload length {len}");
+        assert_eq!(
+            parse(&frame).map(|h| (h.len, h.flaw)),
+            expected,
+            "payload length {len}"
+        );
     }
 }
 
@@ -358,7 +366,11 @@ fn extension_headers_must_fit() {
             1..=2 => (6, Some(Flaw::TransportTruncated)),
             _ => (60, Some(Flaw::ExtensionChain)),
         };
-        assert_eq!(parse(&frame).map(|h| (h.proto, h.flaw)), Ok(expected), "length field {len}");
+        assert_eq!(
+            parse(&frame).map(|h| (h.proto, h.flaw)),
+            Ok(expected),
+            "length field {len}"
+        );
     }
     // The packet ends within an extension header, for every kind of it.
     for kind in [0, 43, 44, 51, 60] {

@@ -48,7 +48,10 @@ pub struct Out {
 impl std::fmt::Debug for Out {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{:?} {} bytes ", self.at, self.frame.len())?;
-        self.frame.iter().take(160).try_for_each(|byte| write!(f, "{byte:02x}"))
+        self.frame
+            .iter()
+            .take(160)
+            .try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 
@@ -111,7 +114,11 @@ fn side(lab: &Arc<Lab>, tag: &str) -> Side {
         ip -6 route add fd20::/32 via fd02::2; ip -6 route add fd21::/32 via fd01::2 mtu 1300
         n=30; for kind in unreachable prohibit blackhole; do
           ip route add $kind 10.$n.0.0/16; ip -6 route add $kind fd$n::/32; n=$((n + 1)); done");
-    Side { wires, router, sent: 0 }
+    Side {
+        wires,
+        router,
+        sent: 0,
+    }
 }
 
 fn text(mac: Mac) -> String {
@@ -128,9 +135,8 @@ impl Twin {
         kernel.router.sh("
             for set in all default in0 out0 low0; do sysctl -qw net.ipv4.conf.$set.send_redirects=0; done
             sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 net.ipv4.icmp_errors_use_inbound_ifaddr=1 \\
-              net.ipv4.icmp_ratelimit=0 net.ipv6.icmp.ratelimit=0 net.ipv6.auto_flowlabels=0 net.ipv4.icmp_msgs_per_sec=1000000 \\
+              net.ipv4.icmp_ratemask=0 net.ipv6.icmp.ratelimit=0 net.ipv6.auto_flowlabels=0 net.ipv4.icmp_msgs_per_sec=1000000 \\
               net.ipv4.icmp_msgs_burst=1000000");
-        // Turning forwarding on may flush what was set before.
         let ports = format!(
             "[icmp]\nrate = 1000000\nburst = 100000\n[[port]]\nname = \"in0\"\nrole = \"uplink\"\n[[port]]\nname = \"out0\"\nrole = \"uplink\"\n\
              [[port]]\nname = \"low0\"\nrole = \"uplink\"\n{more}"
@@ -140,7 +146,12 @@ impl Twin {
             daemon.has_port(port);
         }
         daemon.mirrors_kernel();
-        Some(Self { kernel, margay, daemon, _lab: lab })
+        Some(Self {
+            kernel,
+            margay,
+            daemon,
+            _lab: lab,
+        })
     }
 }
 
@@ -163,7 +174,13 @@ impl Side {
                 self.wires[0].send(&ethernet(ROUTER[0], HOSTS[0], *ethertype, packet));
                 for destination in MARKS {
                     let payload = [MARK, &self.sent.to_be_bytes()].concat();
-                    let mark = ipv4([10, 10, 0, 7].into(), destination.into(), 64, 17, &udp(None, 7, 7, &payload));
+                    let mark = ipv4(
+                        [10, 10, 0, 7].into(),
+                        destination.into(),
+                        64,
+                        17,
+                        &udp(None, 7, 7, &payload),
+                    );
                     self.wires[0].send(&ethernet(ROUTER[0], HOSTS[0], 0x0800, &mark));
                 }
                 self.sent += 1;
@@ -171,13 +188,18 @@ impl Side {
             for (index, (_, _, at)) in PORTS.into_iter().enumerate() {
                 let mut now = first;
                 while now < self.sent {
-                    let from_router =
-                        |frame: &[u8]| frame.len() >= 14 && frame[..6] == HOSTS[index] && frame[6..12] == ROUTER[index];
+                    let from_router = |frame: &[u8]| {
+                        frame.len() >= 14 && frame[..6] == HOSTS[index] && frame[6..12] == ROUTER[index]
+                    };
                     let frame = self.wires[index].find(LIMIT, from_router);
-                    let frame = frame.unwrap_or_else(|| panic!("the mark of packet {now} does not come out at {at:?}"));
+                    let frame = frame
+                        .unwrap_or_else(|| panic!("the mark of packet {now} does not come out at {at:?}"));
                     match frame.get(42..42 + MARK.len()) {
                         Some(bytes) if bytes == MARK => {
-                            let number = frame[42 + MARK.len()..].first_chunk().copied().map(u32::from_be_bytes);
+                            let number = frame[42 + MARK.len()..]
+                                .first_chunk()
+                                .copied()
+                                .map(u32::from_be_bytes);
                             assert_eq!(number, Some(now), "no mark overtakes another");
                             now += 1;
                         }

@@ -217,7 +217,10 @@ fn twin_v6(packet: &[u8]) -> Result<(Headers, u16), Malformed> {
         let hop_by_hop_inside = headers.proto == 0 && kinds.len() > 1;
         let second_fragment = kinds.iter().filter(|&&kind| kind == 44).count() > 1;
         let stands_wrong = kinds.len() > 8 || hop_by_hop_inside || second_fragment;
-        let Some((used, next)) = (!stands_wrong).then(|| twin_extension(&mut headers, rest, &mut offset)).flatten() else {
+        let Some((used, next)) = (!stands_wrong)
+            .then(|| twin_extension(&mut headers, rest, &mut offset))
+            .flatten()
+        else {
             headers.flaw = Some(Flaw::ExtensionChain);
             break;
         };

@@ -70,7 +70,8 @@ fn message(
 pub(crate) fn answer(reason: Reason, headers: &Headers, mtu: u32) -> Answer {
     let error = |kind, code| Answer::Error(Error { kind, code, word: 0 });
     let acl = matches!(reason, Reason::AclRejectIngress | Reason::AclRejectEgress);
-    if acl && headers.proto == protocol::TCP && headers.fragment == Fragment::Whole {
+    let is_segment = headers.proto == protocol::TCP && headers.l4_len() >= reset::TCP;
+    if acl && is_segment && headers.fragment == Fragment::Whole {
         return Answer::Reset;
     }
     match headers.family {

@@ -6,7 +6,7 @@ use classifier::packet::{Family, Headers};
 use super::{v4, v6};
 
 /// Bytes of a TCP header without options.
-const TCP: usize = 20;
+pub(super) const TCP: usize = 20;
 /// TCP flags (RFC 9293 3.1).
 const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;
@@ -22,7 +22,7 @@ pub(super) fn reset(room: &mut [u8], about: &Headers, to: &Headers, id: u16) -> 
     let word = |at: usize| u32::from_be_bytes([fixed[at], fixed[at + 1], fixed[at + 2], fixed[at + 3]]);
     let (seq, ack) = (word(4), word(8));
     let flags = fixed[13];
-    let data = segment.len().checked_sub(usize::from(fixed[12] >> 4) * 4)? as u32;
+    let data = segment.len().saturating_sub(usize::from(fixed[12] >> 4) * 4) as u32;
     let (seq, ack, flags) = if flags & ACK != 0 {
         (ack, 0, RST)
     } else {

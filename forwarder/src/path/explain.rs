@@ -6,9 +6,9 @@ use classifier::acl::Match;
 use classifier::lpm::IpPrefix;
 use classifier::packet::Headers;
 
-use super::{finish, fragment};
 use super::lanes::{Lanes, Link, Verdict};
 use super::stages::{self, View};
+use super::{finish, fragment};
 use crate::fib::{AdjId, Adjacency, Fib, GroupId, TableId};
 use crate::reason::Reason;
 use crate::settings::{AntiSpoof, PortId};

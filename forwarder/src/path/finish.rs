@@ -4,9 +4,9 @@ use std::time::Instant;
 
 use classifier::packet::Headers;
 
+use super::fragment::{self, Scratch};
 use super::lanes::{Link, NextHop, Verdict};
 use super::stages::{self, View};
-use super::fragment::{self, Scratch};
 use super::{Departure, Kind, Outcome, rewrite};
 use crate::counters::WorkerCounters;
 use crate::fib::GroupId;
@@ -321,7 +321,8 @@ pub(super) fn plan(view: &View<'_>, about: &Headers, frame: &[u8], reason: Reaso
     let back = icmp::headers(answer, about, 0);
     let hash = routes.hash(&back);
     let next = stages::next_hop(view, group.0, &back, hash);
-    if matches!(next.link, Link::Never(_)) {
+    // Nothing of IPv4 goes over a link that has no room for 68 bytes (RFC 791 3.2).
+    if matches!(next.link, Link::Never(_)) || next.mtu < 68 {
         return None;
     }
     let prefsrc = routes

@@ -31,7 +31,9 @@ pub(crate) fn count(headers: &Headers, mtu: u32) -> Option<usize> {
         return None;
     }
     let room = room(headers, mtu)?;
-    Some(headers.l4_len().div_ceil(room))
+    // The last one has all the room that there is.
+    let last = mtu as usize - usize::from(headers.l4 - headers.l3);
+    Some(headers.l4_len().saturating_sub(last).div_ceil(room) + 1)
 }
 
 /// Bytes of data in each fragment but the last: a multiple of 8.
@@ -77,14 +79,18 @@ impl Scratch {
         let total = headers.l4_len();
         for number in 0..count {
             let begin = number * room;
-            let data = room.min(total - begin);
-            let len = l4 + data;
             let is_last = number + 1 == count;
+            let data = if is_last { total - begin } else { room };
+            let len = l4 + data;
             let bytes = mem.room_mut(&mut frame);
             bytes[..l4].copy_from_slice(&packet[..l4]);
             bytes[l4..len].copy_from_slice(&packet[l4 + begin..l4 + begin + data]);
             let more = if is_last { more } else { MORE_FRAGMENTS };
-            seal(&mut bytes[l3..l4], (len - l3) as u16, more | (offset + (begin / 8) as u16));
+            seal(
+                &mut bytes[l3..l4],
+                (len - l3) as u16,
+                more | (offset + (begin / 8) as u16),
+            );
             mem.set_len(&mut frame, len);
             out.tx.push(Departure {
                 frame,
@@ -117,7 +123,10 @@ pub(super) fn plan(
     let (Some(count), Some(room)) = (count(headers, mtu), room(headers, mtu)) else {
         return Err(Reason::MtuExceeded);
     };
-    let (l3, end) = (usize::from(headers.l3), usize::from(headers.l3) + usize::from(headers.len));
+    let (l3, end) = (
+        usize::from(headers.l3),
+        usize::from(headers.l3) + usize::from(headers.len),
+    );
     // Data beyond byte 65,535 of the whole datagram has no place (RFC 791 3.1): nobody could put it together.
     let is_placed = usize::from(place(frame, l3) & OFFSET) + headers.l4_len() / 8 <= usize::from(OFFSET);
     if frame.len() < end || !is_placed {

@@ -9,8 +9,8 @@ use classifier::lpm::{BURST as LPM_BURST, NO_ROUTE};
 use classifier::packet::{Family, Flaw, Headers, Malformed, Martian, martian};
 use classifier::qsbr::Online;
 
-use super::{BURST, fragment};
 use super::lanes::{Lanes, Link, NextHop, Verdict};
+use super::{BURST, fragment};
 use crate::acl::Instance;
 use crate::fib::{AdjId, AdjState, GroupId, Target};
 use crate::reason::Reason;

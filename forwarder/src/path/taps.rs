@@ -124,7 +124,9 @@ enum Stage {
 fn stage(reason: Reason, has_list: bool) -> Stage {
     match reason {
         // The first list that has to look at the packet stops it before it is asked.
-        Reason::ExtensionChain | Reason::TransportTruncated | Reason::TinyFragment if has_list => Stage::Addresses,
+        Reason::ExtensionChain | Reason::TransportTruncated | Reason::TinyFragment if has_list => {
+            Stage::Addresses
+        }
         Reason::ExtensionChain | Reason::TransportTruncated | Reason::TinyFragment => Stage::Mtu,
         Reason::MartianSource
         | Reason::MartianDestination

@@ -151,13 +151,7 @@ impl Rounds {
     }
 
     #[inline]
-    fn enqueue(
-        &mut self,
-        online: &Online<'_>,
-        place: usize,
-        departure: Departure,
-        cut: &mut Option<Reason>,
-    ) {
+    fn enqueue(&mut self, online: &Online<'_>, place: usize, departure: Departure, cut: &mut Option<Reason>) {
         let queue = &mut self.queues[place];
         if !queue.accepts(&departure.frame) {
             return self.lose(online, departure, Reason::TxRingFull, cut);

@@ -34,7 +34,14 @@ fn with(mut packet: Vec<u8>, changes: &[(usize, u8)], fix_checksum: bool) -> Vec
 fn every_malformed_packet_has_its_reason() {
     let Some(net) = node("malformed") else { return };
     let a = net.container("a", 2);
-    let margay = Margay::start(&net.lab, &net.r, PORTS);
+    // With a list, so that somebody has to look behind extension headers and into short packets.
+    let ports = PORTS.replacen(
+        "role = \"uplink\"",
+        "role = \"uplink\"\nacl = { ingress = \"all\" }",
+        1,
+    );
+    let all = ("all", "[[acl]]\nname = \"all\"\ndefault = \"allow\"\n");
+    let margay = Margay::start_with(&net.lab, &net.r, &ports, &[all]);
     net.u.reaches("10.65.0.2");
     net.u.reaches("fd65::2");
     let wire = Wire::open(&net.u, "r0");

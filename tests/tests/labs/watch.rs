@@ -166,18 +166,20 @@ fn cases() -> Vec<Case> {
         "receive",
         None,
     );
-    add("bad_options", 0x0800, options(&[7, 40, 4, 0]), "receive", None);
+    // A later fragment: else its sender would be answered.
+    let bad_options = with(options(&[7, 40, 4, 0]), &[(7, 9)]);
+    add("bad_options", 0x0800, bad_options, "ttl", None);
     let chained = ipv6(U6, A6, 64, 60, &[&chain[..], &udp(None, 1, 2, b"")].concat());
-    add("extension_chain", 0x86dd, chained, "receive", None);
+    add("extension_chain", 0x86dd, chained, "ingress_acl", None);
     add(
         "transport_truncated",
         0x0800,
         ipv4(U4, A4, 64, 17, &[0, 1, 0, 2]),
-        "receive",
+        "ingress_acl",
         None,
     );
     let tiny = with(ipv4(U4, A4, 64, 6, &[0; 24]), &[(7, 1)]);
-    add("tiny_fragment", 0x0800, tiny, "receive", None);
+    add("tiny_fragment", 0x0800, tiny, "ingress_acl", None);
     add(
         "source_route",
         0x0800,
@@ -417,7 +419,7 @@ fn every_drop_is_explained_traced_captured_and_kept() {
             assert!(comment.starts_with(&begin), "{comment:?} and not {begin:?}");
             assert_eq!(
                 comment.contains("_rule="),
-                case.stage.ends_with("_acl") || (at == "rx" && comment.contains("edge default allow")),
+                case.reason.starts_with("acl_") || (at == "rx" && comment.contains("edge default allow")),
                 "{comment}"
             );
             assert_eq!(*length, case.packet.len() + 14);

@@ -132,10 +132,10 @@ fn node(random: &mut Random) -> Rig {
             port: (!random.chance(8)).then_some(port),
             ifindex: 10 + u32::from(port.0),
             neighbour: [10, port.0 as u8, 9, number].into(),
-            mtu: if random.chance(3) {
-                40 + random.below(60) as u32
-            } else {
-                0
+            mtu: match random.below(6) {
+                0 | 1 => 20 + random.below(80) as u32,
+                2 => 1300,
+                _ => 0,
             },
             state,
         }));
@@ -167,7 +167,7 @@ fn node(random: &mut Random) -> Rig {
         let mut spec = spec(port);
         spec.anti_spoof = [AntiSpoof::Off, AntiSpoof::Loose, AntiSpoof::Strict][random.below(3) as usize];
         spec.attrs.up = !random.chance(10);
-        spec.attrs.mtu = if random.chance(3) { 60 } else { 1500 };
+        spec.attrs.mtu = [60, 1280, 1500, 1500][random.below(4) as usize];
         if random.chance(4) {
             (spec.attrs.icmp4_source, spec.attrs.icmp6_sources) = (None, Vec::new());
         }
@@ -204,7 +204,9 @@ fn bytes(random: &mut Random) -> Vec<u8> {
         builder.ipv6(address6(random), address6(random), ttl)
     };
     let (sport, dport) = (random.below(10) as u16, random.below(10) as u16);
-    let payload = vec![0x5a; random.below(60) as usize];
+    // Some are larger than the smallest MTU of IPv6.
+    let size = if random.chance(4) { 1400 } else { 60 };
+    let payload = vec![0x5a; random.below(size) as usize];
     let mut bytes = Vec::new();
     match random.below(3) {
         0 => builder.udp(sport, dport).write(&mut bytes, &payload),
@@ -217,11 +219,44 @@ fn bytes(random: &mut Random) -> Vec<u8> {
         _ => builder.icmpv6_echo_request(1, 2).write(&mut bytes, &payload),
     }
     .unwrap();
-    if v4 && random.chance(4) {
+    if v4 && random.chance(2) {
         // Whether it may be fragmented decides what happens to a packet that is too large.
         bytes = edit4(bytes, |ip| ip[6] ^= 0x40);
     }
+    if v4 && random.chance(8) {
+        bytes = with_options(bytes, &options(random));
+    }
+    if random.chance(30) {
+        bytes = cut(bytes, random);
+    }
     bytes
+}
+
+/// Options of which some do not fit, and some are source routes.
+fn options(random: &mut Random) -> [u8; 8] {
+    match random.below(4) {
+        0 => [148, 4, 0, 0, 7, 4 + random.below(3) as u8, 4, 0],
+        1 => [131, 7, 4, 10, 1, 0, 9, 0],
+        2 => [1, 1, 1, 1, 1, 1, 68, random.below(4) as u8],
+        _ => [0x9f, 8, 1, 2, 3, 4, 5, 6],
+    }
+}
+
+/// The same packet without all of its transport header, its lengths right.
+fn cut(mut bytes: Vec<u8>, random: &mut Random) -> Vec<u8> {
+    let l3 = if bytes[12] == 8 {
+        14 + usize::from(bytes[14] & 15) * 4
+    } else {
+        54
+    };
+    bytes.truncate(l3 + random.below(20) as usize);
+    let len = bytes.len() - 14;
+    if bytes[12] == 8 {
+        edit4(bytes, |ip| ip[2..4].copy_from_slice(&(len as u16).to_be_bytes()))
+    } else {
+        bytes[18..20].copy_from_slice(&(len as u16 - 40).to_be_bytes());
+        bytes
+    }
 }
 
 /// What was said beforehand is what the worker tells that it did.
@@ -266,12 +301,18 @@ fn explain_and_the_worker_agree_on_100_000_packets() {
             let packet = bytes(&mut random);
             let headers = packet::parse(&packet).expect("well formed");
             let said = explain(&rig.shared, &rig.fib, &headers, port);
-            rig.send(port, &[packet]);
+            let sent = rig.send(port, &[packet]);
             // What waits is dropped at once, so that the limits of waiting are never met.
             rig.purge(None);
             let did = told(&tap);
             assert_eq!(did.len(), 1, "one packet, one way");
             *seen.entry(format!("{:?}", did[0].0.end)).or_default() += 1;
+            if did[0].0.end == End::Forwarded {
+                assert_eq!(sent.len(), said.fragments, "{headers:?}");
+                *seen
+                    .entry(format!("in {} or more fragments", sent.len().min(3)))
+                    .or_default() += 1;
+            }
             let agreed = std::panic::catch_unwind(|| agree(&said, &did[0].0));
             assert!(
                 agreed.is_ok(),
@@ -280,11 +321,26 @@ fn explain_and_the_worker_agree_on_100_000_packets() {
             );
         }
     }
-    assert_eq!(seen.values().sum::<u64>(), TABLES * PACKETS as u64);
+    let times = |what: &str| {
+        seen.iter()
+            .filter(|(end, _)| end.contains(what))
+            .map(|(_, times)| times)
+            .sum::<u64>()
+    };
+    assert_eq!(times("") - times("fragments"), TABLES * PACKETS as u64);
     if !cfg!(miri) {
         assert!(
-            TABLES * PACKETS as u64 == 100_000 && seen.len() > 20,
+            TABLES * PACKETS as u64 == 100_000 && seen.len() > 30,
             "all kinds of ends: {seen:#?}"
         );
+        for what in [
+            "in 2 or more",
+            "in 3 or more",
+            "Replied(BadOptions)",
+            "Replied(MtuExceeded)",
+            "Dropped(TransportTruncated)",
+        ] {
+            assert!(times(what) > 50, "{what}: {seen:#?}");
+        }
     }
 }

@@ -15,17 +15,6 @@ fn small_mtu(rig: &Rig, port: PortId, mtu: u32) {
     rig.shared.update_port(port, &PortAttrs { mtu, ..attrs(port) });
 }
 
-/// A packet with options, which must be a multiple of 4 bytes.
-fn with_options(packet: Vec<u8>, options: &[u8]) -> Vec<u8> {
-    let mut packet = packet;
-    packet.splice(34..34, options.iter().copied());
-    edit4(packet, |ip| {
-        ip[0] += (options.len() / 4) as u8;
-        let len = u16::from_be_bytes([ip[2], ip[3]]) + options.len() as u16;
-        ip[2..4].copy_from_slice(&len.to_be_bytes());
-    })
-}
-
 /// A UDP packet that may be fragmented.
 fn free4(from: u8, to: u8, ttl: u8, payload: usize) -> Vec<u8> {
     edit4(udp4(from, to, ttl, payload), |ip| ip[6] = 0)
@@ -42,7 +31,11 @@ fn together(sent: &[Sent], base: usize) -> (Vec<u8>, bool) {
         let bytes = &fragment.bytes;
         let header = usize::from(bytes[14] & 15) * 4;
         let place = word(bytes, 20);
-        assert_eq!(usize::from(place & 0x1fff) * 8, base + data.len(), "in order, without gaps");
+        assert_eq!(
+            usize::from(place & 0x1fff) * 8,
+            base + data.len(),
+            "in order, without gaps"
+        );
         data.extend(&bytes[14 + header..]);
         assert_eq!(usize::from(word(bytes, 16)) + 14, bytes.len(), "no padding");
     }
@@ -63,7 +56,10 @@ fn the_fragments_are_the_packet() {
     assert_eq!((data, more), (packet[34..].to_vec(), false));
     for fragment in &sent {
         assert_eq!(fragment.egress, WORKLOAD);
-        assert_eq!(fragment.bytes[..12], [neighbour_mac(WORKLOAD), mac(WORKLOAD)].concat());
+        assert_eq!(
+            fragment.bytes[..12],
+            [neighbour_mac(WORKLOAD), mac(WORKLOAD)].concat()
+        );
         assert_eq!(fragment.headers().ttl, 63);
         assert_eq!(fragment.bytes[18..20], packet[18..20], "one identification");
     }
@@ -71,7 +67,11 @@ fn the_fragments_are_the_packet() {
     assert_eq!(kinds, [Kind::Fragment, Kind::Fragment, Kind::Transit]);
     let (from, to) = (rig.totals(UPLINK), rig.totals(WORKLOAD));
     assert_eq!((from.rx_packets, from.forwarded, from.replied), (1, 1, 0));
-    assert_eq!((to.tx_packets, to.originated), (3, 2), "tx = forwarded + originated");
+    assert_eq!(
+        (to.tx_packets, to.originated),
+        (3, 2),
+        "tx = forwarded + originated"
+    );
 }
 
 #[test]
@@ -95,10 +95,16 @@ fn a_fragment_is_fragmented_again() {
     let mut rig = Rig::new();
     small_mtu(&rig, WORKLOAD, 300);
     for (place, more) in [(0x2000, true), (0x2000 | 40, true), (40, false)] {
-        let packet = edit4(free4(0, 1, 64, 520), |ip| ip[6..8].copy_from_slice(&u16::to_be_bytes(place)));
+        let packet = edit4(free4(0, 1, 64, 520), |ip| {
+            ip[6..8].copy_from_slice(&u16::to_be_bytes(place))
+        });
         let sent = rig.send(UPLINK, std::slice::from_ref(&packet));
         let begin = usize::from(place & 0x1fff) * 8;
-        assert_eq!(together(&sent, begin), (packet[34..].to_vec(), more), "{place:#x}");
+        assert_eq!(
+            together(&sent, begin),
+            (packet[34..].to_vec(), more),
+            "{place:#x}"
+        );
     }
     // Beyond what an offset can say there is no datagram to put together.
     let beyond = edit4(free4(0, 1, 64, 520), |ip| ip[6..8].copy_from_slice(&[0x1f, 0xf8]));
@@ -111,16 +117,25 @@ fn only_who_may_is_fragmented() {
     let mut rig = Rig::new();
     small_mtu(&rig, WORKLOAD, 1300);
     let kept = udp4(0, 1, 64, 1400);
-    assert_eq!(rig.send_one(UPLINK, kept).and_then(|sent| sent.headers().icmp), Some((3, 4)));
+    assert_eq!(
+        rig.send_one(UPLINK, kept).and_then(|sent| sent.headers().icmp),
+        Some((3, 4))
+    );
     let six = udp6(0, 1, 64, 1400);
-    assert_eq!(rig.send_one(UPLINK, six).and_then(|sent| sent.headers().icmp), Some((2, 0)));
+    assert_eq!(
+        rig.send_one(UPLINK, six).and_then(|sent| sent.headers().icmp),
+        Some((2, 0))
+    );
     // An MTU without room for 8 bytes behind the header.
     small_mtu(&rig, WORKLOAD, 27);
     assert_eq!(rig.send(UPLINK, &[free4(0, 1, 64, 1)]), []);
     assert_eq!(rig.drops(UPLINK), [(Reason::MtuExceeded, 1)]);
     // The smallest MTU of IPv6 is 1280 whatever a route says (RFC 8200 5).
     small_mtu(&rig, WORKLOAD, 100);
-    assert_eq!(rig.send_one(UPLINK, udp6(0, 1, 64, 1232)).map(|sent| sent.kind), Some(Kind::Transit));
+    assert_eq!(
+        rig.send_one(UPLINK, udp6(0, 1, 64, 1232)).map(|sent| sent.kind),
+        Some(Kind::Transit)
+    );
 }
 
 #[test]
@@ -142,7 +157,13 @@ fn a_packet_that_waited_is_fragmented() {
     rig.set_state(WORKLOAD, AdjState::Unresolved);
     let packet = free4(0, 1, 64, 1400);
     assert_eq!(rig.send(UPLINK, std::slice::from_ref(&packet)), []);
-    rig.set_state(WORKLOAD, AdjState::Resolved { dst: [6; 6], src: [8; 6] });
+    rig.set_state(
+        WORKLOAD,
+        AdjState::Resolved {
+            dst: [6; 6],
+            src: [8; 6],
+        },
+    );
     let sent = rig.after(std::time::Duration::from_millis(1));
     assert_eq!(together(&sent, 0), (packet[34..].to_vec(), false));
     assert_eq!(rig.totals(UPLINK).forwarded, 1);
@@ -162,7 +183,11 @@ fn without_frames_the_packet_is_dropped_whole() {
     small_mtu(&rig, WORKLOAD, 68);
     let sent = rig.send(UPLINK, &vec![packet; 64]);
     let whole = rig.totals(UPLINK).forwarded;
-    assert!(whole > 0 && sent.len() as u64 == whole * 30, "{} of {whole}", sent.len());
+    assert!(
+        whole > 0 && sent.len() as u64 == whole * 30,
+        "{} of {whole}",
+        sent.len()
+    );
     assert_eq!(rig.drops(UPLINK), [(Reason::FragmentNoFrame, 1 + 64 - whole)]);
 }
 

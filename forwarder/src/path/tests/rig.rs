@@ -361,6 +361,16 @@ pub(crate) fn edit4(mut packet: Vec<u8>, edit: impl FnOnce(&mut [u8])) -> Vec<u8
     packet
 }
 
+/// A packet with options, which must be a multiple of 4 bytes.
+pub(crate) fn with_options(mut packet: Vec<u8>, options: &[u8]) -> Vec<u8> {
+    packet.splice(34..34, options.iter().copied());
+    edit4(packet, |ip| {
+        ip[0] += (options.len() / 4) as u8;
+        let len = u16::from_be_bytes([ip[2], ip[3]]) + options.len() as u16;
+        ip[2..4].copy_from_slice(&len.to_be_bytes());
+    })
+}
+
 /// Reads a packet by a parser that is not ours and checks every checksum in it.
 pub(crate) fn verify(bytes: &[u8]) {
     use etherparse::{NetSlice, TransportSlice};

@@ -1,5 +1,10 @@
 //! Where Margay differs from Linux by intent, and what exactly it must send instead.
 
+#![allow(
+    clippy::ptr_arg,
+    reason = "all of them have the type that Way::Change asks for"
+)]
+
 use tests::raw::{checksum, icmpv6_checksum};
 use tests::twin::{At, Out};
 
@@ -27,7 +32,7 @@ pub enum Way {
 use Way::{Change, Instead};
 
 /// All of them, in the order in which they are applied.
-pub const DIFFERENCES: [Difference; 17] = [
+pub const DIFFERENCES: [Difference; 19] = [
     Difference {
         name: "record route and timestamp options pass untouched",
         source: "RFC 1812 5.3.13.5",
@@ -54,6 +59,11 @@ pub const DIFFERENCES: [Difference; 17] = [
         way: Instead(own_source),
     },
     Difference {
+        name: "errors to the node's own address have no way",
+        source: "RFC 1812 5.3.8: such a source is invalid",
+        way: Change(unanswerable),
+    },
+    Difference {
         name: "ICMP queries other than echo are answered about",
         source: "RFC 1812 4.3.2.7: not about errors; net/ipv4/icmp.c: icmp_pointers takes types 9, 10 and from 19 on for errors",
         way: Instead(queries),
@@ -64,9 +74,14 @@ pub const DIFFERENCES: [Difference; 17] = [
         way: Change(reserved4),
     },
     Difference {
-        name: "link-local IPv4 sources are not forwarded",
-        source: "RFC 3927 7",
-        way: Change(link_local4),
+        name: "source routes are not followed, and not judged either",
+        source: "RFC 7126 4.3 and 4.4",
+        way: Change(source_route),
+    },
+    Difference {
+        name: "link-local sources are not forwarded, not even back to their link",
+        source: "RFC 3927 7, RFC 4291 2.5.6",
+        way: Change(link_local),
     },
     Difference {
         name: "IPv4-mapped and -compatible addresses are not forwarded",
@@ -89,8 +104,8 @@ pub const DIFFERENCES: [Difference; 17] = [
         way: Change(later_fragment6),
     },
     Difference {
-        name: "no errors about what may be an ICMPv6 error",
-        source: "RFC 4443 2.4 (e.1)",
+        name: "no errors about redirects, and what may be an ICMPv6 error",
+        source: "RFC 4443 2.4 (e.1) and (e.2)",
         way: Change(unreadable6),
     },
     Difference {
@@ -117,7 +132,10 @@ pub const DIFFERENCES: [Difference; 17] = [
 
 /// The walk over the IPv4 options that fit: start, kind and length of each, and where the end of options stands.
 fn options(packet: &[u8]) -> (Vec<(usize, u8, usize)>, Option<usize>) {
-    let end = packet.first().map_or(0, |first| usize::from(first & 15) * 4).min(packet.len());
+    let end = packet
+        .first()
+        .map_or(0, |first| usize::from(first & 15) * 4)
+        .min(packet.len());
     let (mut found, mut at) = (Vec::new(), 20);
     while at < end {
         let len = match packet[at] {
@@ -158,7 +176,11 @@ fn is_v6(packet: &Packet) -> bool {
 /// An option that nobody knows in the place of each that routers write to; not copied into fragments, as those are not.
 fn recording_options(packet: &Packet) -> Option<Vec<u8>> {
     let (found, _) = options(is_v4(packet).then_some(&packet.1)?);
-    let bytes: Vec<_> = found.iter().filter(|(_, kind, _)| [7, 68].contains(kind)).map(|(at, ..)| (*at, 0x1e)).collect();
+    let bytes: Vec<_> = found
+        .iter()
+        .filter(|(_, kind, _)| [7, 68].contains(kind))
+        .map(|(at, ..)| (*at, 0x1e))
+        .collect();
     with(&packet.1, &bytes)
 }
 
@@ -176,11 +198,13 @@ fn hop_by_hop(packet: &Packet) -> Option<Vec<u8>> {
         return None;
     }
     let end = 40 + (usize::from(bytes[41]) + 1) * 8;
-    if end > bytes.len() {
-        return None;
-    }
+    let (end, length) = if end > bytes.len() {
+        (48, 0)
+    } else {
+        (end, bytes[41])
+    };
     // PadN of 6 bytes and then of 8 makes the kernel suspicious; of 6 and 2 it does not (RFC 8200 4.2).
-    let mut changes: Vec<_> = (42..end).map(|at| (at, 0)).collect();
+    let mut changes: Vec<_> = (42..end).map(|at| (at, 0)).chain([(41, length)]).collect();
     let mut at = 42;
     while at < end {
         let len = (end - at).min(if at == 42 { 6 } else { 4 });
@@ -195,21 +219,44 @@ fn hop_by_hop(packet: &Packet) -> Option<Vec<u8>> {
 fn expired(packet: &Packet) -> Option<Vec<u8>> {
     let bytes = &packet.1;
     if is_v4(packet) && bytes[8] <= 1 {
-        let there = [10, 40, 0, 9].into_iter().enumerate().map(|(at, byte)| (16 + at, byte));
-        let is_unrouted = bytes[16] >= 192 && bytes[16] < 224 || bytes[16] == 10 && (30..=32).contains(&bytes[17]);
+        let there = [10, 40, 0, 9]
+            .into_iter()
+            .enumerate()
+            .map(|(at, byte)| (16 + at, byte));
+        let is_unrouted =
+            bytes[16] >= 192 && bytes[16] < 224 || bytes[16] == 10 && (30..=32).contains(&bytes[17]);
         return is_unrouted.then(|| with(bytes, &there.collect::<Vec<_>>()))?;
     }
     if is_v6(packet) && bytes[7] <= 1 {
-        let there = [0x20, 1, 0xd, 0xb8].into_iter().enumerate().map(|(at, byte)| (24 + at, byte));
-        let is_unrouted = bytes[24] == 0xfd && ![0x10, 0x20, 0x21].contains(&bytes[25]) && bytes[25] > 2;
+        let there = [0x20, 1, 0xd, 0xb8]
+            .into_iter()
+            .enumerate()
+            .map(|(at, byte)| (24 + at, byte));
+        let is_routed =
+            bytes[24] >> 5 == 1 || bytes[24] == 0xfd && [0, 1, 2, 0x10, 0x20, 0x21].contains(&bytes[25]);
+        let is_unrouted = !is_routed && bytes[24] != 0 && bytes[24] < 0xfe;
         return is_unrouted.then(|| with(bytes, &there.collect::<Vec<_>>()))?;
     }
     None
 }
 
+/// The last byte of the addresses that stand in for the node's own; no packet has it otherwise.
+const STAND_IN: u8 = 254;
+
 fn own_source(packet: &Packet) -> Option<Vec<u8>> {
-    let is_own = is_v4(packet) && packet.1[12] == 10 && packet.1[13] <= 2 && packet.1[14..16] == [0, 1];
-    is_own.then(|| with(&packet.1, &[(13, 10), (15, 77)]))?
+    // One that no other packet has, as the kernel limits what it tells a sender.
+    is_own(packet).then(|| with(&packet.1, &[(13, 10), (14, packet.1[4]), (15, STAND_IN)]))?
+}
+
+fn is_own(packet: &Packet) -> bool {
+    is_v4(packet) && packet.1[12] == 10 && packet.1[13] <= 2 && packet.1[14..16] == [0, 1]
+}
+
+/// Errors to the node's own address have nowhere to go: where the stand-in was answered, at its own address, nothing is.
+fn unanswerable(packet: &Packet, outs: &mut Vec<Out>, _: &[Out]) {
+    if is_own(packet) {
+        outs.retain(|out| out.frame.get(30..32) != Some(&[10, 10]) || out.frame[33] != STAND_IN);
+    }
 }
 
 /// Echo requests in the place of other queries.
@@ -226,14 +273,37 @@ fn reserved4(packet: &Packet, outs: &mut Vec<Out>, _: &[Out]) {
     }
 }
 
-fn link_local4(packet: &Packet, outs: &mut Vec<Out>, _: &[Out]) {
-    if is_v4(packet) && packet.1[12..14] == [169, 254] {
+fn source_route(packet: &Packet, outs: &mut Vec<Out>, _: &[Out]) {
+    if is_v4(packet)
+        && options(&packet.1)
+            .0
+            .iter()
+            .any(|(_, kind, _)| [131, 137].contains(kind))
+        && !has_bad_option(&packet.1)
+    {
+        outs.clear();
+    }
+}
+
+/// Whether there is an option that does not fit into the header: then the sender is told, whatever the others are.
+fn has_bad_option(packet: &[u8]) -> bool {
+    let (found, end) = options(packet);
+    let walked = found.last().map_or(20, |(at, _, len)| at + len);
+    end.is_none() && walked != usize::from(packet[0] & 15) * 4
+}
+
+fn link_local(packet: &Packet, outs: &mut Vec<Out>, _: &[Out]) {
+    if (is_v4(packet) && packet.1[12..14] == [169, 254]) || (is_v6(packet) && packet.1[8..10] == [0xfe, 0x80])
+    {
         outs.clear();
     }
 }
 
 fn reserved6(packet: &Packet, outs: &mut Vec<Out>, _: &[Out]) {
-    let is_reserved = |at: usize| packet.1[at..at + 10] == [0; 10] && [[0, 0], [0xff, 0xff]].contains(&[packet.1[at + 10], packet.1[at + 11]]);
+    let is_reserved = |at: usize| {
+        packet.1[at..at + 10] == [0; 10]
+            && [[0, 0], [0xff, 0xff]].contains(&[packet.1[at + 10], packet.1[at + 11]])
+    };
     if is_v6(packet) && (is_reserved(8) || is_reserved(24)) {
         outs.clear();
     }
@@ -262,7 +332,7 @@ fn later_fragment6(packet: &Packet, outs: &mut Vec<Out>, _: &[Out]) {
 
 /// Behind headers that cannot be walked, or without a type, may be an ICMPv6 error.
 fn unreadable6(packet: &Packet, outs: &mut Vec<Out>, _: &[Out]) {
-    if is_v6(packet) && chain(&packet.1).is_err() {
+    if is_v6(packet) && chain(&packet.1).map_or(true, |found| found.icmp == Some(137)) {
         outs.retain(|out| !is_error6(&out.frame));
     }
 }
@@ -276,18 +346,18 @@ fn quoted_hop_limit(packet: &Packet, outs: &mut Vec<Out>, _: &[Out]) {
     }
 }
 
-fn congestion(_: &Packet, outs: &mut Vec<Out>, _: &[Out]) {
+fn congestion(packet: &Packet, outs: &mut Vec<Out>, _: &[Out]) {
     for out in outs {
-        if is_error4(&out.frame) && out.frame[15] & 2 != 0 {
+        if !is_own(packet) && is_error4(&out.frame) && out.frame[15] & 2 != 0 {
             out.frame[15] &= !2;
             seal(&mut out.frame);
         }
     }
 }
 
-fn identification(_: &Packet, outs: &mut Vec<Out>, margay: &[Out]) {
+fn identification(packet: &Packet, outs: &mut Vec<Out>, margay: &[Out]) {
     for (out, sent) in outs.iter_mut().zip(margay) {
-        if is_error4(&out.frame) && is_error4(&sent.frame) {
+        if !is_own(packet) && is_error4(&out.frame) && is_error4(&sent.frame) {
             out.frame[18..20].copy_from_slice(&sent.frame[18..20]);
             seal(&mut out.frame);
         }
@@ -309,12 +379,22 @@ fn padding(packet: &Packet, outs: &mut Vec<Out>, _: &[Out]) {
 
 /// Whether a frame is an ICMP error of the router's: it comes from one of its addresses.
 pub fn is_error4(frame: &[u8]) -> bool {
-    frame.len() >= 42 && frame[12..14] == [8, 0] && frame[23] == 1 && frame[26] == 10 && frame[27] <= 2 && frame[28..30] == [0, 1]
+    frame.len() >= 42
+        && frame[12..14] == [8, 0]
+        && frame[23] == 1
+        && frame[26] == 10
+        && frame[27] <= 2
+        && frame[28..30] == [0, 1]
 }
 
 /// The same for ICMPv6.
 pub fn is_error6(frame: &[u8]) -> bool {
-    frame.len() >= 62 && frame[12..14] == [0x86, 0xdd] && frame[20] == 58 && frame[22] == 0xfd && frame[23] <= 2 && frame[37] == 1
+    frame.len() >= 62
+        && frame[12..14] == [0x86, 0xdd]
+        && frame[20] == 58
+        && frame[22] == 0xfd
+        && frame[23] <= 2
+        && frame[37] == 1
 }
 
 /// Sets the header checksum of the IPv4 packet in a frame right.
@@ -327,7 +407,11 @@ fn seal(frame: &mut [u8]) {
 
 /// Sets the checksum of the ICMP or ICMPv6 error in a frame right.
 fn seal_error(frame: &mut [u8]) {
-    let at = if frame[12] == 8 { 14 + usize::from(frame[14] & 15) * 4 } else { 54 };
+    let at = if frame[12] == 8 {
+        14 + usize::from(frame[14] & 15) * 4
+    } else {
+        54
+    };
     frame[at + 2..at + 4].fill(0);
     let check = if frame[12] == 8 {
         checksum(&[&frame[at..]])
@@ -347,12 +431,17 @@ pub fn restore(real: &[u8], other: &[u8], outs: &mut [Out]) {
             (true, true) => 14 + usize::from(frame[14] & 15) * 4 + 8,
             (true, false) => 62,
         };
-        let is_later = !is_error && is_v4 && (frame[20] & 0x1f != 0 || frame[21] != 0) && real[6..8] != frame[20..22];
+        // A piece of ours that is not the first: it has neither the options that are not copied nor the first bytes of data.
+        let is_later = !is_error && is_v4 && (real[6] ^ frame[20]) & 0x1f | real[7] ^ frame[21] != 0;
+        let is_first = real[6] & 0x1f == 0 && real[7] == 0;
+        let header = usize::from(real[0] & 15) * 4;
         let (found, _) = if is_v4 { options(real) } else { (Vec::new(), None) };
         for place in &changed {
             let is_check = is_v4 && (10..12).contains(place);
             // What was replaced is not in later fragments, in either form.
-            let is_gone = is_later && found.iter().any(|(at, kind, _)| at == place && kind & 0x80 == 0);
+            let is_gone = is_later
+                && (*place >= header
+                    || is_first && found.iter().any(|(at, kind, _)| at == place && kind & 0x80 == 0));
             if let Some(byte) = frame.get_mut(start + place)
                 && (is_error || !is_check)
                 && !is_gone

@@ -99,13 +99,20 @@ fn payload(random: &mut Random, icmp_number: u8) -> (u8, Vec<u8>) {
             (58, data)
         }
         // Whatever the number is, and however little of the transport header is there.
-        _ => (random.of(&[6, 17, 1, 58, 47, 50, 51, 132, 33, 136, 2, 103, 255, 4, 41]), data),
+        _ => (
+            random.of(&[6, 17, 1, 58, 47, 50, 51, 132, 33, 136, 2, 103, 255, 4, 41]),
+            data,
+        ),
     }
 }
 
 fn v4(random: &mut Random) -> Vec<u8> {
     let (protocol, payload) = payload(random, 1);
-    let options = if random.once_in(4) { options(random) } else { Vec::new() };
+    let options = if random.once_in(4) {
+        options(random)
+    } else {
+        Vec::new()
+    };
     let mut packet = vec![0x45 + (options.len() / 4) as u8, random.bits() as u8, 0, 0];
     packet.extend(random.bytes(2));
     let fragment: u16 = match random.below(12) {
@@ -119,14 +126,28 @@ fn v4(random: &mut Random) -> Vec<u8> {
     packet.extend(fragment.to_be_bytes());
     packet.extend([random.of(&[64, 64, 64, 64, 64, 255, 2, 1, 0]), protocol, 0, 0]);
     let source: [u8; 4] = match random.below(40) {
-        0 => random.of(&[[127, 0, 0, 1], [0, 0, 0, 0], [0, 1, 2, 3], [224, 0, 0, 9], [255, 255, 255, 255], [240, 1, 2, 3], [169, 254, 3, 4]]),
+        0 => random.of(&[
+            [127, 0, 0, 1],
+            [0, 0, 0, 0],
+            [0, 1, 2, 3],
+            [224, 0, 0, 9],
+            [255, 255, 255, 255],
+            [240, 1, 2, 3],
+            [169, 254, 3, 4],
+        ]),
         1 => [10, 0, 0, 1],
         _ => [10, 10, random.below(250) as u8, 1 + random.below(250) as u8],
     };
     packet.extend(source);
     let [a, b] = random.of(&NETS4);
     let destination: [u8; 4] = match random.below(60) {
-        0 => random.of(&[[127, 0, 0, 1], [0, 0, 0, 0], [240, 0, 0, 1], [250, 1, 2, 3], [0, 9, 9, 9]]),
+        0 => random.of(&[
+            [127, 0, 0, 1],
+            [0, 0, 0, 0],
+            [240, 0, 0, 1],
+            [250, 1, 2, 3],
+            [0, 9, 9, 9],
+        ]),
         _ => [a, b, random.below(250) as u8, 1 + random.below(250) as u8],
     };
     packet.extend(destination);
@@ -168,9 +189,17 @@ fn options(random: &mut Random) -> Vec<u8> {
         let option = match random.below(12) {
             0 | 1 => vec![1],
             // Record route (RFC 791 3.1) with some slots taken.
-            2 | 3 => [vec![7, 3 + 4 * slots as u8, 4 + 4 * random.below(slots + 1) as u8], vec![0; 4 * slots]].concat(),
+            2 | 3 => [
+                vec![7, 3 + 4 * slots as u8, 4 + 4 * random.below(slots + 1) as u8],
+                vec![0; 4 * slots],
+            ]
+            .concat(),
             // Timestamps only.
-            4 => [vec![68, 4 + 4 * slots as u8, 5 + 4 * random.below(slots + 1) as u8, 0], vec![0; 4 * slots]].concat(),
+            4 => [
+                vec![68, 4 + 4 * slots as u8, 5 + 4 * random.below(slots + 1) as u8, 0],
+                vec![0; 4 * slots],
+            ]
+            .concat(),
             // Router alert (RFC 2113).
             5 | 6 => vec![148, 4, 0, 0],
             7 => vec![random.of(&[131, 137]), 7, 4, 10, 1, 0, 2],
@@ -216,14 +245,21 @@ fn v6(random: &mut Random) -> Vec<u8> {
         }
     }
     let source = match random.below(40) {
-        0 => random.of(&["::", "::1", "ff02::1", "fe80::7", "::ffff:10.0.0.9", "::9.9.9.9"]).to_owned(),
+        0 => random
+            .of(&["::", "::1", "ff02::1", "fe80::7", "::ffff:10.0.0.9", "::9.9.9.9"])
+            .to_owned(),
         _ => format!("fd10::{:x}:{:x}", random.below(500), 1 + random.below(60_000)),
     };
     let destination = match random.below(60) {
-        0 => random.of(&["::", "::1", "::ffff:10.1.0.2", "::7.7.7.7", "4000::1"]).to_owned(),
+        0 => random
+            .of(&["::", "::1", "::ffff:10.1.0.2", "::7.7.7.7", "4000::1"])
+            .to_owned(),
         _ => format!(
             "{}::{:x}:{:x}",
-            random.of(&["2001:db8", "2001:db8", "2a00", "fd20", "fd20", "fd21", "fd21", "fd30", "fd31", "fd32", "fd99", "fd10"]),
+            random.of(&[
+                "2001:db8", "2001:db8", "2a00", "fd20", "fd20", "fd21", "fd21", "fd30", "fd31", "fd32",
+                "fd99", "fd10"
+            ]),
             random.below(500),
             1 + random.below(60_000)
         ),
@@ -276,7 +312,10 @@ fn extension(random: &mut Random, kind: u8) -> Vec<u8> {
 /// The IP packets of the shared capture, as far as they fit the twin's MTU; `None` where it is not there.
 pub fn captured() -> Option<Vec<Packet>> {
     let Some(frames) = capture::frames() else {
-        lab::skip("the packets of the capture", "set MARGAY_DATA to the folder that holds pcap/");
+        lab::skip(
+            "the packets of the capture",
+            "set MARGAY_DATA to the folder that holds pcap/",
+        );
         return None;
     };
     let packets = frames.iter().filter_map(|frame| {
@@ -291,11 +330,13 @@ pub fn captured() -> Option<Vec<Packet>> {
         if *ethertype != V4 || packet.len() < 20 {
             return true;
         }
-        let unreachable = (192..224).contains(&packet[16]) || packet[16] == 10 && (30..=32).contains(&packet[17]);
+        let unreachable =
+            (192..224).contains(&packet[16]) || packet[16] == 10 && (30..=32).contains(&packet[17]);
         let times = told.entry(packet[12..16].to_vec()).or_default();
         *times += u32::from(unreachable);
-        let is_own = packet[16] == 10 && packet[17] <= 2 && [[0, 1], [0, 255]].contains(&[packet[18], packet[19]]);
-        !is_own && (!unreachable || *times <= 4)
+        // Neighbours that are not there are told of seconds later.
+        let is_near = packet[16] == 10 && packet[17] <= 2 && packet[18] == 0 && packet[19] != 2;
+        !is_near && (!unreachable || *times <= 2)
     });
     Some(packets.collect())
 }
@@ -304,6 +345,8 @@ pub fn captured() -> Option<Vec<Packet>> {
 pub struct Chain {
     /// A fragment that is not the first.
     pub later: bool,
+    /// The type of an ICMPv6 message.
+    pub icmp: Option<u8>,
 }
 
 /// Walks the extension headers as far as a router may be asked to: at most 8 of them, hop-by-hop options first only, one fragment
@@ -314,7 +357,11 @@ pub fn chain(packet: &[u8]) -> Result<Chain, ()> {
     let (mut next, mut at, mut seen) = (packet[6], 40, Vec::new());
     while [0, 43, 44, 51, 60].contains(&next) {
         let header = packet.get(at..at + 8).ok_or(())?;
-        if seen.len() == 8 || next == 0 && !seen.is_empty() || next == 44 && seen.contains(&44) || next == 51 && header[1] == 0 {
+        if seen.len() == 8
+            || next == 0 && !seen.is_empty()
+            || next == 44 && seen.contains(&44)
+            || next == 51 && header[1] == 0
+        {
             return Err(());
         }
         at += match next {
@@ -326,15 +373,19 @@ pub fn chain(packet: &[u8]) -> Result<Chain, ()> {
             return Err(());
         }
         if next == 44 && (header[2] != 0 || header[3] & 0xf8 != 0) {
-            return Ok(Chain { later: true });
+            return Ok(Chain {
+                later: true,
+                icmp: None,
+            });
         }
         seen.push(next);
         next = header[0];
     }
-    if next == 58 && packet.len() < at + 2 {
-        return Err(());
-    }
-    Ok(Chain { later: false })
+    let icmp = match next {
+        58 => Some(*packet.get(at..at + 2).ok_or(())?.first().ok_or(())?),
+        _ => None,
+    };
+    Ok(Chain { later: false, icmp })
 }
 
 /// So many packets with layers that scapy has fuzzed.
@@ -342,13 +393,19 @@ pub fn fuzzed(count: usize, seed: u64) -> Vec<Packet> {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scapy/fuzz.py");
     let mut command = std::process::Command::new("/usr/bin/python3");
     let done = finish(command.args([script, &seed.to_string(), &count.to_string()]));
-    assert_eq!(done.code, 0, "scapy (package python3-scapy) makes packets: {}", done.err);
+    assert_eq!(
+        done.code, 0,
+        "scapy (package python3-scapy) makes packets: {}",
+        done.err
+    );
     done.out.lines().map(parse).collect()
 }
 
 /// `4 HEX` or `6 HEX`.
 pub fn parse(line: &str) -> Packet {
     let (family, hex) = line.split_once(' ').expect("a family and a packet");
-    let bytes = (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).expect("hexadecimal"));
+    let bytes = (0..hex.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&hex[at..at + 2], 16).expect("hexadecimal"));
     (if family == "4" { V4 } else { V6 }, bytes.collect())
 }
