@@ -51,6 +51,11 @@ pub const LABS: &[Need] = &[
     Need("busybox", Program("busybox")),
     Need("procps", Program("sysctl")),
     Need("python3", Program("python3")),
+    Need(
+        "python3-scapy",
+        File("/usr/lib/python3/dist-packages/scapy/all.py"),
+    ),
+    Need("traceroute", Program("traceroute")),
     Need("tmux", Program("tmux")),
     Need("tshark", Program("tshark")),
     Need("iptables", Program("iptables")),
