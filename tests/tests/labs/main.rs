@@ -29,6 +29,7 @@ mod protection;
 mod queues;
 mod reach;
 mod routes;
+mod scapy;
 mod silent;
 mod socket;
 mod stalls;

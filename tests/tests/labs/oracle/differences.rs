@@ -398,7 +398,7 @@ pub fn is_error6(frame: &[u8]) -> bool {
 }
 
 /// Sets the header checksum of the IPv4 packet in a frame right.
-fn seal(frame: &mut [u8]) {
+pub fn seal(frame: &mut [u8]) {
     frame[24..26].fill(0);
     let length = usize::from(frame[14] & 15) * 4;
     let check = checksum(&[&frame[14..14 + length]]);

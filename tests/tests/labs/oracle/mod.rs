@@ -8,8 +8,8 @@
 //!   10.10/16 ┘           └ low0 ── e          (MTU 1400; see `tests::twin`)
 //! ```
 
-mod differences;
-mod packets;
+pub mod differences;
+pub mod packets;
 
 use std::collections::BTreeMap;
 
@@ -18,6 +18,7 @@ use tests::twin::{Out, Twin};
 use tests::{LIMIT, lab, wait_for};
 
 use differences::{DIFFERENCES, Way, restore};
+pub use differences::{is_error4, seal};
 use packets::Packet;
 
 /// The packet that the kernel is shown in the place of this one, and the differences that this is for.
