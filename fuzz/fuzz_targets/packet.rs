@@ -1,4 +1,5 @@
-//! The packet parser on any bytes, with the property body of `classifier/tests/packet.rs`.
+//! The packet parser on any bytes, with the property body of `classifier/tests/packet.rs`, and then a whole node, whose answers and
+//! fragments are looked at, with that of `forwarder/tests/path.rs`.
 //!
 //! The first byte of an input chooses what is made of the rest: the frame as it is, or a frame with a fitting EtherType and,
 //! for IPv4, a good header checksum, so that the fuzzer need not find those first.
@@ -9,6 +10,8 @@ use libfuzzer_sys::fuzz_target;
 
 #[path = "../../classifier/tests/property/mod.rs"]
 mod property;
+#[path = "../../forwarder/tests/property/mod.rs"]
+mod node;
 
 fuzz_target!(|input: &[u8]| {
     let Some((&choice, frame)) = input.split_first() else {
@@ -32,4 +35,5 @@ fuzz_target!(|input: &[u8]| {
         }
     }
     property::check(&frame);
+    node::check(&frame);
 });

@@ -129,6 +129,16 @@ impl Offline {
 
     /// Sends up to [`BURST`] packets in through a port; more are left out. Each packet is cut to the frames' room.
     pub fn burst(&mut self, port: PortId, packets: &[&[u8]]) -> Done {
+        self.burst_to(port, packets, |_, _, _| ())
+    }
+
+    /// The same; `sent` is shown the egress port, the kind and the bytes of each frame that leaves.
+    pub fn burst_to(
+        &mut self,
+        port: PortId,
+        packets: &[&[u8]],
+        mut sent: impl FnMut(PortId, Kind, &[u8]),
+    ) -> Done {
         for packet in packets.iter().take(BURST) {
             self.next = if self.next + 1 < self.out.free.len() {
                 self.next + 1
@@ -153,6 +163,11 @@ impl Offline {
         }
         for departure in self.out.tx.drain(..) {
             self.path.counters().sent(&departure);
+            sent(
+                departure.egress,
+                departure.kind,
+                self.memory.data(&departure.frame),
+            );
             match departure.kind {
                 Kind::Transit => done.forwarded += 1,
                 Kind::Fragment => {}
