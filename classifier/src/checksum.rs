@@ -74,9 +74,10 @@ pub fn pseudo_header(headers: &Headers, l4_len: u32) -> u32 {
 }
 
 /// Where the checksum field of a packet is and what it covers, for packets whose checksum can be completed: whole TCP and
-/// UDP packets. With a source route the pseudo-header's destination is not the header's, so those are left alone.
+/// UDP packets in a frame of `whole` bytes, the first of which are `start`. With a source route the pseudo-header's
+/// destination is not the header's, so those are left alone.
 #[inline]
-fn covered(frame: &[u8], headers: &Headers) -> Option<(usize, core::ops::Range<usize>)> {
+fn covered(start: &[u8], whole: usize, headers: &Headers) -> Option<(usize, core::ops::Range<usize>)> {
     let field = match headers.proto {
         protocol::TCP => 16,
         protocol::UDP => 6,
@@ -89,13 +90,14 @@ fn covered(frame: &[u8], headers: &Headers) -> Option<(usize, core::ops::Range<u
     let mut len = headers.l4_len();
     if headers.proto == protocol::UDP {
         // The UDP length decides, not the IP length (RFC 768): bytes behind it are not covered.
-        let udp_len = u16::from_be_bytes([*frame.get(l4 + 4)?, *frame.get(l4 + 5)?]) as usize;
+        let udp_len = u16::from_be_bytes([*start.get(l4 + 4)?, *start.get(l4 + 5)?]) as usize;
         if udp_len < 8 || udp_len > len {
             return None;
         }
         len = udp_len;
     }
-    (field + 2 <= len && l4 + len <= frame.len()).then_some((l4 + field, l4..l4 + len))
+    let ends_inside = field + 2 <= len && l4 + len <= whole && l4 + field + 2 <= start.len();
+    ends_inside.then_some((l4 + field, l4..l4 + len))
 }
 
 /// Whether the TCP or UDP checksum is one that a local stack left for the network card to complete (`CHECKSUM_PARTIAL`): the
@@ -105,34 +107,56 @@ fn covered(frame: &[u8], headers: &Headers) -> Option<(usize, core::ops::Range<u
 /// pseudo-header sums up to.
 #[inline]
 pub fn is_partial(frame: &[u8], headers: &Headers) -> bool {
-    let Some((field, range)) = covered(frame, headers) else {
-        return false;
-    };
-    let pseudo = fold(pseudo_header(headers, range.len() as u32));
-    if u16::from_be_bytes([frame[field], frame[field + 1]]) != pseudo {
-        return false;
-    }
-    fold(sum(&frame[range], pseudo as u32)) != 0xffff
+    completed(frame, frame.len(), headers, core::iter::empty).is_some()
 }
 
 /// Completes a partial checksum: the field, which holds the pseudo-header sum, gets the checksum of the packet. Returns
 /// whether the packet had one; any other packet is left as it is.
 #[inline]
 pub fn complete_partial(frame: &mut [u8], headers: &Headers) -> bool {
-    if !is_partial(frame, headers) {
-        return false;
-    }
-    let Some((field, range)) = covered(frame, headers) else {
+    let Some((field, check)) = completed(frame, frame.len(), headers, core::iter::empty) else {
         return false;
     };
+    frame[field..field + 2].copy_from_slice(&check);
+    true
+}
+
+/// What [`complete_partial`] would write, and where, for a frame of `whole` bytes that lies in several places: `start` holds
+/// the first of them and all headers, `rest` gives the others, place by place. `None` for a packet whose checksum is not
+/// partial. The rest is looked at only when the field looks as if it were.
+#[inline]
+pub fn completed<'a, I: Iterator<Item = &'a [u8]>>(
+    start: &'a [u8],
+    whole: usize,
+    headers: &Headers,
+    rest: impl FnOnce() -> I,
+) -> Option<(usize, [u8; 2])> {
+    let (field, range) = covered(start, whole, headers)?;
+    let pseudo = fold(pseudo_header(headers, range.len() as u32));
+    if u16::from_be_bytes([start[field], start[field + 1]]) != pseudo {
+        return None;
+    }
+    let mut left = range.len();
+    let mut total = 0;
+    for part in core::iter::once(&start[range.start..]).chain(rest()) {
+        let part = &part[..part.len().min(left)];
+        let odd = (range.len() - left) % 2 == 1;
+        left -= part.len();
+        let own = fold(sum(part, 0));
+        // RFC 1071 2 (B): behind an odd number of bytes the two halves of each word have changed places.
+        total += u32::from(if odd { own.swap_bytes() } else { own });
+    }
+    let total = fold(total);
+    if fold(u32::from(total) + u32::from(pseudo)) == 0xffff {
+        return None;
+    }
     // The pseudo-header is in the sum already: it is what the field holds.
-    let mut check = !fold(sum(&frame[range], 0));
+    let mut check = !total;
     // RFC 768: a UDP checksum that comes out as zero is sent as all ones.
     if check == 0 && headers.proto == protocol::UDP {
         check = 0xffff;
     }
-    frame[field..field + 2].copy_from_slice(&check.to_be_bytes());
-    true
+    Some((field, check.to_be_bytes()))
 }
 
 /// Computes the TCP, UDP, ICMP or ICMPv6 checksum of a packet from nothing: `bytes` is the upper-layer header and data with

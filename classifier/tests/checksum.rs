@@ -101,6 +101,26 @@ proptest! {
         prop_assert_eq!(frame, finished);
     }
 
+    /// It does not matter into how many places a packet is spread, nor where it is cut behind its headers.
+    #[test]
+    fn packets_in_several_places_are_completed(spec in whole(), cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..4)) {
+        let finished = spec.build();
+        let mut frame = finished.clone();
+        let h = parse(&frame).expect("valid");
+        make_partial(&mut frame, &h);
+        prop_assume!(!verifies(&frame));
+        let (at, _) = field(&frame);
+        let mut cuts: Vec<usize> = cuts.iter().map(|cut| at + 2 + cut.index(frame.len() - at - 1)).collect();
+        cuts.extend([0, frame.len()]);
+        cuts.sort_unstable();
+        let parts: Vec<&[u8]> = cuts.windows(2).map(|pair| &frame[pair[0]..pair[1]]).collect();
+        let found = checksum::completed(parts[0], frame.len(), &h, || parts[1..].iter().copied());
+        let (place, check) = found.expect("it is partial");
+        prop_assert_eq!(place, at);
+        frame[place..place + 2].copy_from_slice(&check);
+        prop_assert_eq!(frame, finished);
+    }
+
     #[test]
     fn transport_sums_from_nothing(spec in whole()) {
         let frame = spec.build();

@@ -163,10 +163,14 @@ impl Dataplane {
         let sockets: Vec<_> = opened.queues.iter().map(|queue| queue.socket().clone()).collect();
         let owners = self.spread(opened.queues.len());
         let name = spec.name.clone();
+        let (possible, why) = crate::port::mtu::possible(&self.umem, &spec);
         let port = Port {
             id,
             spec,
-            obtained: opened.obtained,
+            obtained: opened.bound.obtained,
+            limit: opened.bound.limit,
+            in_parts: opened.bound.in_parts,
+            possible_mtu: (possible, why.into()),
             _link: opened.link,
             sockets,
             owners,
@@ -276,6 +280,14 @@ impl Dataplane {
                 what: format!("port {}: telling the XDP program", port.spec.name),
                 source,
             })
+    }
+
+    /// Whether a port is bound as it would be if it were opened with that MTU. If not, it has to be closed and opened again:
+    /// larger packets are lost, or a better mode has become possible.
+    pub fn suits_mtu(&self, id: PortId, mtu: u32) -> bool {
+        self.ports
+            .get(&id)
+            .is_none_or(|port| mtu <= port.limit.largest && port.limit.needs_parts(mtu) == port.in_parts)
     }
 
     /// Sets or takes away an access list of a port; it holds from each worker's next burst on.

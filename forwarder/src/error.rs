@@ -68,6 +68,21 @@ pub enum Error {
         /// What the kernel said.
         source: io::Error,
     },
+    /// Packets of the port's MTU would not fit: AF_XDP would drop them, some drivers without counting. The kernel takes them.
+    #[error(
+        "port {port}: its MTU of {mtu} is more than the {largest} bytes that its packets may have ({why}); \
+         `ip link set {port} mtu {largest}`"
+    )]
+    Mtu {
+        /// The device's name.
+        port: String,
+        /// Its MTU in bytes.
+        mtu: u32,
+        /// The largest that is possible.
+        largest: u32,
+        /// What limits it.
+        why: String,
+    },
     /// The UMEM has too few frames for one more port.
     #[error(
         "port {port}: its {queues} queue(s) need frames, but runtime.frames = {frames} serves {limit} queues and {used} \

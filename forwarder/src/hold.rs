@@ -51,6 +51,8 @@ pub(crate) struct Hold {
     entries: Vec<Entry>,
     live: usize,
     packets: usize,
+    /// UMEM frames of these.
+    frames: usize,
     /// What was asked for lately, by hash: so that a neighbour that does not answer is not asked for with every packet.
     asked: Box<[(NeighbourRequest, u64)]>,
 }
@@ -80,6 +82,7 @@ impl Hold {
             entries: (0..MAX_UNRESOLVED).map(|_| entry()).collect(),
             live: 0,
             packets: 0,
+            frames: 0,
             asked: vec![(nobody, 0); ASKED].into(),
         }
     }
@@ -87,6 +90,11 @@ impl Hold {
     /// Packets that wait.
     pub(crate) fn len(&self) -> usize {
         self.packets
+    }
+
+    /// UMEM frames of the packets that wait.
+    pub(crate) fn frames(&self) -> usize {
+        self.frames
     }
 
     /// Whether packets wait for a neighbour.
@@ -110,7 +118,8 @@ impl Hold {
         if at.is_some_and(|at| self.entries[at].packets.len() >= MAX_HELD_EACH) {
             return Err(packet);
         }
-        if !shared.hold_one() {
+        let frames = packet.frame.parts() as usize;
+        if !shared.hold(frames) {
             return Err(packet);
         }
         let at = match at {
@@ -124,12 +133,13 @@ impl Hold {
                 self.live - 1
             }
             None => {
-                shared.held.fetch_sub(1, Relaxed);
+                shared.held.fetch_sub(frames, Relaxed);
                 return Err(packet);
             }
         };
         self.entries[at].packets.push(packet);
         self.packets += 1;
+        self.frames += frames;
         Ok(())
     }
 
@@ -154,17 +164,18 @@ impl Hold {
         while at < self.live {
             let entry = &mut self.entries[at];
             let late = now.saturating_sub(entry.since) >= TIMEOUT;
-            let before = entry.packets.len();
+            let (before, mut frames) = (entry.packets.len(), 0);
             let neighbour = entry.neighbour;
             for packet in entry
                 .packets
                 .extract_if(.., |held| late || fate(held, &neighbour) == Fate::Release)
             {
+                frames += packet.frame.parts() as usize;
                 out.push((packet, late));
             }
-            let gone = before - entry.packets.len();
-            self.packets -= gone;
-            shared.held.fetch_sub(gone, Relaxed);
+            self.packets -= before - entry.packets.len();
+            self.frames -= frames;
+            shared.held.fetch_sub(frames, Relaxed);
             if entry.packets.is_empty() {
                 self.retire(shared, at);
                 continue;
@@ -186,14 +197,14 @@ impl Hold {
         let mut at = 0;
         while at < self.live {
             let entry = &mut self.entries[at];
-            let before = entry.packets.len();
-            entry
-                .packets
-                .extract_if(.., |held| which(held))
-                .for_each(&mut out);
-            let gone = before - entry.packets.len();
-            self.packets -= gone;
-            shared.held.fetch_sub(gone, Relaxed);
+            let (before, mut frames) = (entry.packets.len(), 0);
+            for packet in entry.packets.extract_if(.., |held| which(held)) {
+                frames += packet.frame.parts() as usize;
+                out(packet);
+            }
+            self.packets -= before - entry.packets.len();
+            self.frames -= frames;
+            shared.held.fetch_sub(frames, Relaxed);
             if entry.packets.is_empty() {
                 self.retire(shared, at);
             } else {

@@ -21,8 +21,16 @@ pub(crate) struct Desc {
     pub(crate) addr: u64,
     /// Its length in bytes.
     pub(crate) len: u32,
-    /// `XDP_PKT_CONTD` and `XDP_TX_METADATA`; neither is used here.
+    /// `XDP_PKT_CONTD`: the packet goes on in the next entry. `XDP_TX_METADATA` is not used here.
     pub(crate) options: u32,
+}
+
+impl Desc {
+    /// Whether the packet goes on in the next entry.
+    #[inline]
+    pub(crate) fn goes_on(&self) -> bool {
+        self.options & libc::XDP_PKT_CONTD != 0
+    }
 }
 
 /// Entries that the kernel exchanges with us: plain numbers, valid with any bits.

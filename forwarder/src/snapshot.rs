@@ -1,6 +1,7 @@
 //! What the data plane tells about itself.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::PortId;
@@ -78,6 +79,10 @@ pub struct PortStats {
     pub mode_obtained: Obtained,
     /// RX queues, each with a socket.
     pub queues: u32,
+    /// The largest MTU that the port can be given, in bytes; it may have to be opened again for it, in another mode.
+    pub largest_mtu: u32,
+    /// What limits it.
+    pub mtu_limit: Arc<str>,
 }
 
 /// One RX queue of a port: what the kernel counted on its socket since it was bound (`struct xdp_statistics`).

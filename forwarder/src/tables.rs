@@ -205,14 +205,14 @@ impl Shared {
         self.requests.pop()
     }
 
-    /// Makes room for one more packet that waits, if there is any.
-    pub(crate) fn hold_one(&self) -> bool {
-        take_one(&self.held, MAX_HELD)
+    /// Makes room for one more packet that waits, of so many frames, if there is any.
+    pub(crate) fn hold(&self, frames: usize) -> bool {
+        take(&self.held, frames, MAX_HELD)
     }
 
     /// Makes room for one more neighbour that is waited for, if there is any.
     pub(crate) fn await_one(&self) -> bool {
-        take_one(&self.unresolved, MAX_UNRESOLVED)
+        take(&self.unresolved, 1, MAX_UNRESOLVED)
     }
 
     /// Queues a request; false when the queue is full.
@@ -234,9 +234,9 @@ impl Shared {
     }
 }
 
-/// Adds one to a count that workers share, unless it has reached its limit.
-fn take_one(count: &AtomicUsize, limit: usize) -> bool {
+/// Adds to a count that workers share, unless that would exceed its limit.
+fn take(count: &AtomicUsize, more: usize, limit: usize) -> bool {
     count
-        .fetch_update(Relaxed, Relaxed, |now| (now < limit).then_some(now + 1))
+        .fetch_update(Relaxed, Relaxed, |now| (now + more <= limit).then_some(now + more))
         .is_ok()
 }

@@ -8,7 +8,7 @@ use std::io;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use crate::frame::{Frame, Memory};
+use crate::frame::{Frame, Links, MAX_PARTS, Memory};
 
 /// The kernel leaves so many bytes before a packet free (`XDP_PACKET_HEADROOM`).
 pub(crate) const HEADROOM: u32 = 256;
@@ -36,6 +36,7 @@ impl Drop for Area {
 #[derive(Debug, Clone)]
 pub(crate) struct Umem {
     area: Arc<Area>,
+    links: Arc<Links>,
     frame_size: u32,
     frames: u32,
 }
@@ -65,6 +66,7 @@ impl Umem {
         let start = NonNull::new(start.cast::<u8>()).expect("the kernel never maps at address 0 unasked");
         let umem = Self {
             area: Arc::new(Area { start, len }),
+            links: Arc::new(Links::new(frames, frame_size)),
             frame_size,
             frames,
         };
@@ -103,6 +105,55 @@ impl Umem {
         )
     }
 
+    /// Frame by frame, how packets lie in it.
+    #[inline]
+    pub(crate) fn links(&self) -> &Links {
+        &self.links
+    }
+
+    /// Bytes of a packet that one frame holds behind the headroom.
+    pub(crate) fn capacity(&self) -> u32 {
+        self.frame_size - HEADROOM
+    }
+
+    /// Moves the bytes of a packet together, so that it lies in as few frames as can be; the others go to `free`. Cold:
+    /// for a packet whose driver has spread it over more frames than the device that it leaves by takes.
+    #[cold]
+    pub(crate) fn compact(&self, frame: &mut Frame, free: &mut Vec<Frame>) {
+        let mut to = [(0, 0); MAX_PARTS];
+        let parts = frame.parts() as usize;
+        for (to, (addr, _)) in to.iter_mut().zip(self.links.walk(frame)) {
+            to.0 = addr;
+        }
+        let mut at = 0;
+        for (addr, len) in self.links.walk(frame) {
+            let mut moved = 0;
+            while moved < len {
+                let room = self.room_at(to[at].0) as u32 - to[at].1;
+                let step = room.min(len - moved);
+                if step == 0 {
+                    at += 1;
+                    continue;
+                }
+                // SAFETY: both places lie inside frames of this packet, which is ours alone: `room_at` bounds the one, the
+                // driver's length, checked when it was received, the other. They may overlap, and bytes only move forward
+                // in the packet, to places that were read before.
+                unsafe {
+                    let base = self.area.start.as_ptr();
+                    let source = base.add((addr + u64::from(moved)) as usize);
+                    let target = base.add((to[at].0 + u64::from(to[at].1)) as usize);
+                    std::ptr::copy(source, target, step as usize);
+                }
+                to[at].1 += step;
+                moved += step;
+            }
+        }
+        let used = to.iter().filter(|part| part.1 > 0).count().max(1);
+        let whole = self.links.chain(&to[..used]);
+        free.extend(to[used..parts].iter().map(|&(addr, _)| Frame::claim(addr, 0)));
+        std::mem::forget(std::mem::replace(frame, whole));
+    }
+
     /// Whether a packet lies inside one frame.
     #[inline]
     pub(crate) fn contains(&self, addr: u64, len: u32) -> bool {
@@ -112,17 +163,29 @@ impl Umem {
 
     /// Bytes from the start of the packet to the end of its frame.
     #[inline]
-    fn room(&self, frame: &Frame) -> usize {
-        (u64::from(self.frame_size) - (frame.addr() & u64::from(self.frame_size - 1))) as usize
+    fn space(&self, frame: &Frame) -> usize {
+        self.room_at(frame.addr())
+    }
+
+    /// Bytes from an address to the end of the frame that it lies in.
+    #[inline]
+    fn room_at(&self, addr: u64) -> usize {
+        (u64::from(self.frame_size) - (addr & u64::from(self.frame_size - 1))) as usize
     }
 
     /// Where the packet starts, and its length cut to the frame's room.
     #[inline]
     fn place(&self, frame: &Frame) -> (*mut u8, usize) {
-        assert!(self.chunk(frame.addr()).is_some(), "a frame of another UMEM");
+        self.place_at(frame.addr(), frame.len())
+    }
+
+    /// Where bytes of a packet start, and how many, cut to the room of their frame.
+    #[inline]
+    fn place_at(&self, addr: u64, len: usize) -> (*mut u8, usize) {
+        assert!(self.chunk(addr).is_some(), "a frame of another UMEM");
         // SAFETY: inside the area: the frame's chunk is, as just checked.
-        let start = unsafe { self.area.start.as_ptr().add(frame.addr() as usize) };
-        (start, frame.len().min(self.room(frame)))
+        let start = unsafe { self.area.start.as_ptr().add(addr as usize) };
+        (start, len.min(self.room_at(addr)))
     }
 }
 
@@ -145,14 +208,29 @@ impl Memory for Umem {
     #[inline]
     fn room_mut<'a>(&'a mut self, frame: &'a mut Frame) -> &'a mut [u8] {
         let (start, _) = self.place(frame);
-        let room = self.room(frame);
+        let room = self.space(frame);
         // SAFETY: as `data_mut`; the room ends with the frame.
         unsafe { std::slice::from_raw_parts_mut(start, room) }
     }
 
     #[inline]
     fn set_len(&mut self, frame: &mut Frame, len: usize) {
-        frame.set_len(len.min(self.room(frame)) as u32);
+        frame.set_len(len.min(self.space(frame)) as u32);
+    }
+
+    fn room(&self, frame: &Frame) -> usize {
+        self.room_at(frame.addr()).min(self.capacity() as usize)
+    }
+
+    fn part<'a>(&'a self, frame: &'a Frame, index: usize) -> Option<&'a [u8]> {
+        let (addr, len) = self.links.part(frame, index)?;
+        let (start, len) = self.place_at(addr, len as usize);
+        // SAFETY: as `data`: the packet's token stands for all of its frames.
+        Some(unsafe { std::slice::from_raw_parts(start, len) })
+    }
+
+    fn cut(&self, frame: &mut Frame, free: &mut Vec<Frame>) {
+        self.links.cut(frame, free);
     }
 }
 
@@ -178,5 +256,37 @@ mod tests {
         assert!(!umem.contains(4 * 2048, 1), "past the area's end");
         assert_eq!(umem.chunk(4 * 2048), None);
         frames.into_iter().for_each(crate::frame::tests::end);
+    }
+
+    #[test]
+    fn a_packet_is_moved_together() {
+        for (pieces, left) in [
+            (&[1, 1, 1][..], 1),
+            (&[1000, 1000, 1000], 2),
+            (&[1792, 1792, 5], 3),
+            (&[100, 1792, 1792, 0], 3),
+            (&[1792], 1),
+        ] {
+            let (umem, mut frames) = Umem::new(4, 2048).unwrap();
+            let mut umem_mut = umem.clone();
+            let mut bytes = Vec::new();
+            let mut parts = Vec::new();
+            for (i, &len) in pieces.iter().enumerate() {
+                let mut frame = frames.pop().unwrap();
+                umem_mut.set_len(&mut frame, len);
+                for (at, byte) in umem_mut.data_mut(&mut frame).iter_mut().enumerate() {
+                    *byte = (at * 7 + i) as u8;
+                }
+                bytes.extend_from_slice(umem.data(&frame));
+                parts.push(frame.surrender());
+            }
+            let mut packet = umem.links().chain(&parts);
+            umem.compact(&mut packet, &mut frames);
+            assert_eq!((packet.parts(), frames.len()), (left, 4 - left as usize), "{pieces:?}");
+            assert_eq!(umem.parts(&packet).collect::<Vec<_>>().concat(), bytes, "{pieces:?}");
+            umem.release(packet, &mut frames);
+            assert_eq!(frames.len(), 4);
+            frames.into_iter().for_each(crate::frame::tests::end);
+        }
     }
 }

@@ -147,12 +147,20 @@ pub enum Malformed {
 /// Bytes behind the length that the IP header gives are padding and are not looked at.
 #[inline]
 pub fn parse(frame: &[u8]) -> Result<Headers, Malformed> {
-    let Some((ethernet, packet)) = frame.split_first_chunk::<ETHERNET_HEADER>() else {
+    parse_start(frame, frame.len())
+}
+
+/// As [`parse`] for a frame of `whole` bytes of which only the first are at hand: all headers must be among them. One that
+/// is not counts as cut off, as it would at the end of the packet.
+#[inline]
+pub fn parse_start(start: &[u8], whole: usize) -> Result<Headers, Malformed> {
+    let Some((ethernet, packet)) = start.split_first_chunk::<ETHERNET_HEADER>() else {
         return Err(Malformed::Truncated);
     };
+    let whole = whole.saturating_sub(ETHERNET_HEADER);
     match u16::from_be_bytes([ethernet[12], ethernet[13]]) {
-        ETHERTYPE_IPV4 => v4::parse(packet, ETHERNET_HEADER as u16),
-        ETHERTYPE_IPV6 => v6::parse(packet, ETHERNET_HEADER as u16),
+        ETHERTYPE_IPV4 => v4::parse(packet, whole, ETHERNET_HEADER as u16),
+        ETHERTYPE_IPV6 => v6::parse(packet, whole, ETHERNET_HEADER as u16),
         _ => Err(Malformed::NotIp),
     }
 }

@@ -11,9 +11,9 @@ const NO_OPERATION: u8 = 1;
 const LOOSE_SOURCE_ROUTE: u8 = 131;
 const STRICT_SOURCE_ROUTE: u8 = 137;
 
-/// Reads the IPv4 packet that starts at byte `l3` of its frame.
+/// Reads the IPv4 packet that starts at byte `l3` of its frame. `packet` holds the first of its `whole` bytes.
 #[inline]
-pub(super) fn parse(packet: &[u8], l3: u16) -> Result<Headers, Malformed> {
+pub(super) fn parse(packet: &[u8], whole: usize, l3: u16) -> Result<Headers, Malformed> {
     let Some(fixed) = packet.first_chunk::<FIXED_HEADER>() else {
         return Err(first_fault_of_short_header(packet));
     };
@@ -35,10 +35,11 @@ pub(super) fn parse(packet: &[u8], l3: u16) -> Result<Headers, Malformed> {
     if (total as usize) < header_len || total.checked_add(l3).is_none() {
         return Err(Malformed::BadTotalLength);
     }
-    // Trailing bytes are Ethernet padding.
-    let Some(packet) = packet.get(..total as usize) else {
+    if total as usize > whole {
         return Err(Malformed::Truncated);
-    };
+    }
+    // Trailing bytes are Ethernet padding.
+    let packet = &packet[..packet.len().min(total as usize)];
 
     let fragmentation = u16::from_be_bytes([fixed[6], fixed[7]]);
     let offset = fragmentation & 0x1fff;

@@ -16,9 +16,9 @@ const FRAGMENT: u8 = 44;
 const AUTHENTICATION: u8 = 51;
 const DESTINATION_OPTIONS: u8 = 60;
 
-/// Reads the IPv6 packet that starts at byte `l3` of its frame.
+/// Reads the IPv6 packet that starts at byte `l3` of its frame. `packet` holds the first of its `whole` bytes.
 #[inline]
-pub(super) fn parse(packet: &[u8], l3: u16) -> Result<Headers, Malformed> {
+pub(super) fn parse(packet: &[u8], whole: usize, l3: u16) -> Result<Headers, Malformed> {
     let Some(fixed) = packet.first_chunk::<FIXED_HEADER>() else {
         return Err(first_fault_of_short_header(packet));
     };
@@ -36,9 +36,10 @@ pub(super) fn parse(packet: &[u8], l3: u16) -> Result<Headers, Malformed> {
     if len.checked_add(l3).is_none() {
         return Err(Malformed::BadTotalLength);
     }
-    let Some(packet) = packet.get(..len as usize) else {
+    if len as usize > whole {
         return Err(Malformed::Truncated);
-    };
+    }
+    let packet = &packet[..packet.len().min(len as usize)];
 
     let first_word = u32::from_be_bytes([fixed[0], fixed[1], fixed[2], fixed[3]]);
     let mut headers = Headers {

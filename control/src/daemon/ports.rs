@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::{Daemon, translate};
 use crate::config::{AclNames, OnExit, Port, Selector};
-use crate::doctor::{self, Cause};
+use crate::doctor::Cause;
 use crate::mirror::LinkView;
 use crate::socket::{ErrorBody, MonitorKind};
 
@@ -36,6 +36,13 @@ pub(super) struct Waiting {
     /// Not before.
     again: Instant,
     delay: Duration,
+}
+
+impl Waiting {
+    /// Whether the device was refused for its MTU and has another one now.
+    fn may_fit(&self, mtu: u32) -> bool {
+        matches!(self.cause, Cause::TooLarge { mtu: refused, .. } if refused != mtu)
+    }
 }
 
 /// All ports.
@@ -85,21 +92,12 @@ fn cause(error: &Error) -> Cause {
         Error::NoDevice { .. } => Cause::Absent,
         Error::XdpBusy { .. } => Cause::OtherProgram,
         Error::Frames { needed, .. } => Cause::Frames(*needed),
+        Error::Mtu { mtu, largest, .. } => Cause::TooLarge {
+            mtu: *mtu,
+            largest: *largest,
+        },
         _ => Cause::Other,
     }
-}
-
-/// Why a device cannot be a port: packets as large as its MTU would not fit the UMEM's frames. AF_XDP would drop them,
-/// some drivers without counting; the kernel takes them.
-fn too_large(link: &LinkView, frame_size: u32) -> Option<String> {
-    let room = doctor::room(frame_size);
-    (link.mtu > room).then(|| {
-        let larger = if frame_size < 4096 { ", or frame_size = 4096 under [runtime]" } else { "" };
-        format!(
-            "its MTU of {} is more than the {room} bytes that a frame has room for; `ip link set {} mtu {room}`{larger}",
-            link.mtu, link.name
-        )
-    })
 }
 
 impl Daemon {
@@ -138,12 +136,11 @@ impl Daemon {
             let Some(port) = self.config.port_for(name) else {
                 continue;
             };
-            if let Some(why) = too_large(link, self.config.runtime.frame_size) {
-                if self.ports.open.contains_key(name) {
-                    self.close(name, &why);
-                }
-                self.not_open(name, Cause::TooLarge, why);
-                continue;
+            // Beyond what one frame holds, packets are spread over several, which an open port cannot begin to do.
+            let suits = |open: &Open| self.dataplane.suits_mtu(open.id, link.mtu);
+            if self.ports.open.get(name).is_some_and(|open| !suits(open)) {
+                let why = format!("with its MTU of {} it is opened anew", link.mtu);
+                self.close(name, &why);
             }
             if self.ports.open.contains_key(name) || self.ports.queue.contains(name) {
                 continue;
@@ -168,7 +165,7 @@ impl Daemon {
                 continue;
             }
             match self.ports.waiting.get(name) {
-                Some(waiting) if waiting.again > Instant::now() => {}
+                Some(waiting) if waiting.again > Instant::now() && !waiting.may_fit(link.mtu) => {}
                 _ => self.ports.queue.push_back(name.clone()),
             }
         }
@@ -228,7 +225,9 @@ impl Daemon {
         };
         let result = self.open(&name);
         if let Err((is_exact, error)) = result {
-            let fatal = is_exact && !self.ready && !matches!(error, Error::NoDevice { .. });
+            // A device that goes, and one with a large MTU, can come right by itself.
+            let passing = matches!(error, Error::NoDevice { .. } | Error::Mtu { .. });
+            let fatal = is_exact && !self.ready && !passing;
             if fatal {
                 return Err(translate::dataplane_error(&error));
             }

@@ -18,7 +18,6 @@ use serde::Serialize;
 
 use crate::config::{FixChecksums, Mode, Profile, Role};
 
-pub use port::room;
 pub use reading::Reading;
 
 /// How a check went.
@@ -61,6 +60,10 @@ pub struct Port {
     pub queues: u32,
     /// Largest IP packet in bytes.
     pub mtu: u32,
+    /// The largest MTU that it can be given.
+    pub largest_mtu: u32,
+    /// What limits it.
+    pub mtu_limit: String,
     /// What the port is for.
     pub role: Role,
     /// Whether it has a carrier.
@@ -80,8 +83,13 @@ pub struct Port {
 pub enum Cause {
     /// It is not there.
     Absent,
-    /// Packets as large as its MTU fit no frame.
-    TooLarge,
+    /// Its MTU is larger than it may be.
+    TooLarge {
+        /// Its MTU.
+        mtu: u32,
+        /// The largest one that it may have.
+        largest: u32,
+    },
     /// Another XDP program is on it.
     OtherProgram,
     /// The UMEM has too few frames for one more; so many would do.

@@ -14,7 +14,7 @@ pub(super) fn check(port: &Port, facts: &Facts, reading: &Reading, found: &mut F
     mode(port, device, found);
     program(port, device, reading, found);
     queues(port, device, facts, found);
-    mtu(port, facts, found);
+    mtu(port, found);
     checksums(port, device, facts, found);
     merging(port, device, found);
     vlan(port, device, found);
@@ -34,9 +34,8 @@ pub(super) fn waiting(facts: &Facts, reading: &Reading, found: &mut Found) {
         let port = Some(name.as_str());
         let message = format!("is not open: {message}");
         match cause {
-            Cause::TooLarge => {
-                let room = room(facts.frame_size);
-                found.fail("mtu", port, message, format!("ip link set dev {name} mtu {room}"));
+            Cause::TooLarge { largest, .. } => {
+                found.fail("mtu", port, message, format!("ip link set dev {name} mtu {largest}"));
             }
             Cause::OtherProgram => {
                 let device = reading.devices.get(name);
@@ -177,24 +176,15 @@ fn queues(port: &Port, device: &Device, facts: &Facts, found: &mut Found) {
     }
 }
 
-/// The largest packet in bytes that a frame holds beside the kernel's headroom of 256 bytes and an Ethernet header with two
-/// VLAN tags. virtio_net loses packets that fill the frame to its last byte.
-pub fn room(frame_size: u32) -> u32 {
-    frame_size.saturating_sub(256 + 14 + 8)
-}
-
-fn mtu(port: &Port, facts: &Facts, found: &mut Found) {
-    let room = room(facts.frame_size);
-    let message = format!("MTU {}, a frame has room for {room}", port.mtu);
-    if port.mtu > room {
+/// A larger MTU than the port can have is there only for as long as the daemon takes to close it.
+fn mtu(port: &Port, found: &mut Found) {
+    let message = format!("MTU {}, of at most {}: {}", port.mtu, port.largest_mtu, port.mtu_limit);
+    if port.mtu > port.largest_mtu {
         found.fail(
             "mtu",
             Some(&port.name),
-            format!(
-                "{message}: longer packets are lost (frame_size under [runtime] is {})",
-                facts.frame_size
-            ),
-            format!("ip link set dev {} mtu {room}", port.name),
+            format!("{message}; longer packets are lost"),
+            format!("ip link set dev {} mtu {}", port.name, port.largest_mtu),
         );
     } else {
         found.pass("mtu", Some(&port.name), message);

@@ -31,6 +31,8 @@ fn port(name: &str, role: Role) -> Port {
         mode_obtained: "copy".into(),
         queues: 1,
         mtu: 1500,
+        largest_mtu: 3818,
+        mtu_limit: "igb has one frame of 3840 bytes for a packet in zero-copy mode".into(),
         role,
         up: true,
         fix_checksums: FixChecksums::Auto,
@@ -237,7 +239,7 @@ const FAULTS: &[Fault] = &[
         Outcome::Warn,
     ),
     (
-        |f, _| waits(f, Cause::TooLarge),
+        |f, _| waits(f, Cause::TooLarge { mtu: 9000, largest: 3818 }),
         "mtu",
         Some("eth9"),
         Outcome::Fail,

@@ -125,7 +125,7 @@ impl Dataplane {
         }
         frames.extend(queues.into_iter().flat_map(Queue::close));
         frames.extend(self.quarantine.drain(..).flat_map(|(_, _, frames)| frames));
-        frames.extend(self.fabric.drain());
+        self.fabric.drain(&self.umem, &mut frames);
         let (total, back) = (self.umem.frames() as usize, frames.len());
         if back != 0 && back != total {
             eprintln!("of {total} frames {back} came back: the data plane has lost count of some");

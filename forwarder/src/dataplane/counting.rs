@@ -142,6 +142,8 @@ impl Dataplane {
             dropped,
             originated: totals.originated,
             mode_obtained: port.obtained,
+            largest_mtu: port.possible_mtu.0,
+            mtu_limit: port.possible_mtu.1.clone(),
             queues: port.sockets.len() as u32,
         });
     }

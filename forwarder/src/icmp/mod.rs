@@ -37,6 +37,9 @@ pub(crate) struct Error {
     word: u32,
 }
 
+/// Bytes of a frame that an answer may quote of its packet, and more: no answer is longer than 1,280 bytes (RFC 4443 2.4 (c)).
+pub(crate) const QUOTED: usize = 1_300;
+
 /// Bytes of the ICMP header, in both families.
 const ICMP: usize = 8;
 

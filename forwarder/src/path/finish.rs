@@ -142,7 +142,7 @@ impl Finish {
         let parts = if is_whole {
             None
         } else {
-            match fragment::plan(mem.data(&packet.frame), &packet.headers, next.mtu, out) {
+            match fragment::plan(mem, &packet.frame, &packet.headers, next.mtu, out) {
                 Ok(parts) => Some(parts),
                 Err(reason) => return discard(view, mem, packet, reason, Decided::NONE, out),
             }
@@ -227,6 +227,14 @@ impl Finish {
         };
         if !self.icmp.take(now(view.shared)) {
             return discard(view, mem, packet, Reason::IcmpRateLimited, decided, out);
+        }
+        if packet.frame.is_chained() {
+            // The answer quotes the packet's start and is written into its first frame. Behind the packet's bytes there are
+            // another packet's: what the frame does not hold cannot be quoted.
+            if mem.data(&packet.frame).len() < icmp::QUOTED {
+                return discard(view, mem, packet, reason, decided, out);
+            }
+            mem.cut(&mut packet.frame, &mut out.free);
         }
         let to = icmp::headers(answer, &about, source);
         let room = mem.room_mut(&mut packet.frame);
@@ -377,18 +385,24 @@ pub(super) fn drop_frame(
     decided: Decided,
     out: &mut Outcome,
 ) {
-    count_drop(view, mem.data(&frame), reason, decided);
-    out.free.push(frame);
+    count_drop(view, mem, &frame, reason, decided);
+    mem.release(frame, &mut out.free);
 }
 
 /// What is noted of every dropped packet that came in through the view's port.
-pub(super) fn count_drop(view: &View<'_>, bytes: &[u8], reason: Reason, decided: Decided) {
+pub(super) fn count_drop(
+    view: &View<'_>,
+    mem: &impl Memory,
+    frame: &Frame,
+    reason: Reason,
+    decided: Decided,
+) {
     let counters = counters(view);
-    counters.dropped(view.id, reason, bytes.len());
+    let (start, whole) = (mem.data(frame), mem.total(frame));
+    counters.dropped(view.id, reason, whole);
     let recent = view.shared.watch().recent(view.worker.unwrap_or(0));
-    let len = bytes.len() as u32;
-    recent.keep(counters.clock(), view.id, reason, decided, len, bytes);
+    recent.keep(counters.clock(), view.id, reason, decided, whole as u32, start);
     if view.is_watched() {
-        super::taps::dropped(view, bytes, reason, decided);
+        super::taps::dropped(view, mem, frame, reason, decided);
     }
 }

@@ -6,7 +6,7 @@ use classifier::checksum;
 use classifier::packet::{Family, Headers};
 
 use super::{Departure, Kind, Outcome};
-use crate::frame::Memory;
+use crate::frame::{Frame, Memory};
 use crate::reason::Reason;
 
 /// Longest frame that is sent in fragments: the longest IP packet behind an Ethernet header.
@@ -64,7 +64,12 @@ impl Scratch {
     ) {
         let (l3, l4) = (usize::from(headers.l3), usize::from(headers.l4));
         let packet = &mut self.0[..l3 + usize::from(headers.len)];
-        packet.copy_from_slice(&mem.data(&departure.frame)[..packet.len()]);
+        let mut at = 0;
+        for part in mem.parts(&departure.frame) {
+            let part = &part[..part.len().min(packet.len() - at)];
+            packet[at..at + part.len()].copy_from_slice(part);
+            at += part.len();
+        }
         // The packet may be a fragment itself: then its place is where ours begin, and more may follow the last one.
         let place = place(packet, l3);
         let (offset, more) = (place & OFFSET, place & MORE_FRAGMENTS);
@@ -76,6 +81,7 @@ impl Scratch {
             hash,
             ..
         } = departure;
+        mem.cut(&mut frame, &mut out.free);
         let total = headers.l4_len();
         for number in 0..count {
             let begin = number * room;
@@ -115,11 +121,15 @@ impl Scratch {
 
 /// In how many fragments of how many bytes of data a packet can be sent now, or the reason why it cannot.
 pub(super) fn plan(
-    frame: &[u8],
+    mem: &impl Memory,
+    frame: &Frame,
     headers: &Headers,
     mtu: u32,
     out: &Outcome,
 ) -> Result<(usize, usize), Reason> {
+    // Each fragment has one frame, whatever the link would take.
+    let mtu = mtu.min(mem.room(frame).saturating_sub(usize::from(headers.l3)) as u32);
+    let (start, whole) = (mem.data(frame), mem.total(frame));
     let (Some(count), Some(room)) = (count(headers, mtu), room(headers, mtu)) else {
         return Err(Reason::MtuExceeded);
     };
@@ -128,8 +138,8 @@ pub(super) fn plan(
         usize::from(headers.l3) + usize::from(headers.len),
     );
     // Data beyond byte 65,535 of the whole datagram has no place (RFC 791 3.1): nobody could put it together.
-    let is_placed = usize::from(place(frame, l3) & OFFSET) + headers.l4_len() / 8 <= usize::from(OFFSET);
-    if frame.len() < end || !is_placed {
+    let is_placed = usize::from(place(start, l3) & OFFSET) + headers.l4_len() / 8 <= usize::from(OFFSET);
+    if whole < end || !is_placed {
         return Err(Reason::MtuExceeded);
     }
     if out.free.len() < count - 1 || out.tx.capacity() - out.tx.len() < count {

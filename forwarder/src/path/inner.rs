@@ -5,13 +5,14 @@
 
 use classifier::packet::{Family, Fragment, Headers, protocol};
 
-/// The headers to hash instead of the packet's own, if there are any. `frame` is the packet that `headers` describe.
+/// The headers to hash instead of the packet's own, if there are any. `frame` is the packet that `headers` describe, or the
+/// first of its frames.
 /// The answer is good for hashing only: nothing in it has been validated.
 pub(super) fn flow(frame: &[u8], headers: &Headers, tunnels: bool) -> Option<Headers> {
     if headers.fragment != Fragment::Whole {
         return None;
     }
-    let end = headers.l3 as usize + headers.len as usize;
+    let end = (headers.l3 as usize + headers.len as usize).min(frame.len());
     let payload = frame.get(headers.l4 as usize..end)?;
     let error = match (headers.family, headers.icmp) {
         (Family::V4, Some((3 | 4 | 11 | 12, _))) => Some(Family::V4),

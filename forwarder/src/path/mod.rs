@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use classifier::checksum;
-use classifier::packet;
+use classifier::packet::{self, Headers};
 use classifier::qsbr::Online;
 
 use finish::Finish;
@@ -157,9 +157,14 @@ impl Path {
         self.shared.counters().worker(self.worker)
     }
 
-    /// Packets that wait for a neighbour on this worker: so many frames are here.
+    /// Packets that wait for a neighbour on this worker.
     pub fn held(&self) -> usize {
         self.finish.hold.len()
+    }
+
+    /// UMEM frames of the packets that wait.
+    pub fn held_frames(&self) -> usize {
+        self.finish.hold.frames()
     }
 
     /// The way of up to [`BURST`] frames that came in through `port`. Each frame leaves `rx` and ends in `out.tx`, in
@@ -269,7 +274,7 @@ impl Path {
         reason: Reason,
     ) {
         let view = View::new(&self.shared, online, ingress, Some(self.worker));
-        finish::count_drop(&view, mem.data(frame), reason, Decided::NONE);
+        finish::count_drop(&view, mem, frame, reason, Decided::NONE);
         taps::publish(&view);
     }
 
@@ -349,14 +354,14 @@ fn receive(
         if let Some(ahead) = frames.as_slice().get(PREFETCH - 1) {
             prefetch(mem.data(ahead));
         }
-        let data = mem.data(&frame);
-        let len = data.len() as u32;
+        let (data, whole) = (mem.data(&frame), mem.total(&frame));
+        let len = whole as u32;
         bytes += u64::from(len);
         if !view.port.open {
             refuse(view, mem, frame, Reason::PortClosed, out);
             continue;
         }
-        match packet::parse(data) {
+        match packet::parse_start(data, whole) {
             Ok(headers) => {
                 lanes.push(headers, len);
                 lanes.frames.push(frame);
@@ -371,7 +376,7 @@ fn receive(
 #[cold]
 fn refuse(view: &View<'_>, mem: &impl Memory, frame: Frame, reason: Reason, out: &mut Outcome) {
     if view.is_watched() {
-        taps::refused(view, mem.data(&frame), reason);
+        taps::refused(view, mem, &frame, reason);
     }
     finish::drop_frame(view, mem, frame, reason, Decided::NONE, out);
 }
@@ -449,7 +454,22 @@ fn complete_checksums(view: &View<'_>, lanes: &mut Lanes, mem: &mut impl Memory)
     }
     for lane in 0..lanes.len() {
         if lanes.goes(lane) {
-            checksum::complete_partial(mem.data_mut(&mut lanes.frames[lane]), &lanes.headers[lane]);
+            let (frame, headers) = (&mut lanes.frames[lane], &lanes.headers[lane]);
+            if frame.is_chained() {
+                complete_in_parts(mem, frame, headers);
+            } else {
+                checksum::complete_partial(mem.data_mut(frame), headers);
+            }
         }
+    }
+}
+
+/// The same for a packet in several frames.
+#[cold]
+fn complete_in_parts(mem: &mut impl Memory, frame: &mut Frame, headers: &Headers) {
+    let rest = || mem.parts(frame).skip(1);
+    let found = checksum::completed(mem.data(frame), mem.total(frame), headers, rest);
+    if let Some((at, check)) = found {
+        mem.data_mut(frame)[at..at + 2].copy_from_slice(&check);
     }
 }

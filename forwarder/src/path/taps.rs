@@ -3,14 +3,14 @@
 //! A packet's bytes are copied where it comes in, before anything changes them, into a place of the tap's ring; what became
 //! of it is written there when that is known, and the places of a burst become readable together at its end.
 
-use classifier::packet::{glance, parse};
+use classifier::packet::{glance, parse_start};
 
 use super::finish::Finish;
 use super::lanes::{Lanes, Link, NextHop, Verdict};
 use super::stages::{self, View};
 use super::{BURST, Departure, Kind, Outcome};
 use crate::fib::GroupId;
-use crate::frame::Memory;
+use crate::frame::{Frame, Memory};
 use crate::hold::Held;
 use crate::reason::Reason;
 use crate::settings::PortId;
@@ -40,7 +40,7 @@ impl Pending {
             for (lane, place) in places.iter_mut().enumerate().take(lanes.len()) {
                 *place = point
                     .filter(|_| tap.wants(Some(&lanes.headers[lane])))
-                    .and_then(|point| Some((point, tap.stage(worker, mem.data(&lanes.frames[lane]))?)));
+                    .and_then(|point| Some((point, tap.stage(worker, mem.parts(&lanes.frames[lane]))?)));
             }
         }
     }
@@ -175,23 +175,34 @@ fn way(group: GroupId, hash: u32, next: &NextHop) -> Way {
 
 /// Shows what has departed: a packet that is sent on, or the answer to it.
 fn departed(view: &View<'_>, record: &Record, mem: &impl Memory, departure: &Departure) {
-    let bytes = mem.data(&departure.frame);
     let record = Record {
         originated: departure.kind == Kind::Originated,
         len: departure.len,
         ..*record
     };
-    show(view, Point::Tx, departure.egress, bytes, &record);
+    show(view, Point::Tx, departure.egress, mem, &departure.frame, &record);
 }
 
 /// Shows a packet at a point.
-fn show(view: &View<'_>, point: Point, port: PortId, bytes: &[u8], record: &Record) {
+fn show(
+    view: &View<'_>,
+    point: Point,
+    port: PortId,
+    mem: &impl Memory,
+    frame: &Frame,
+    record: &Record,
+) {
     let worker = view.worker.unwrap_or(0);
     let mut headers = None;
     for tap in view.taps.iter().filter(|tap| tap.looks(point, port)) {
-        let headers = headers.get_or_insert_with(|| parse(bytes).ok().or_else(|| glance(bytes)));
+        let headers = headers.get_or_insert_with(|| {
+            let start = mem.data(frame);
+            parse_start(start, mem.total(frame))
+                .ok()
+                .or_else(|| glance(start))
+        });
         if tap.wants(headers.as_ref())
-            && let Some(slot) = tap.stage(worker, bytes)
+            && let Some(slot) = tap.stage(worker, mem.parts(frame))
         {
             tap.tell(worker, slot, &Record { point, ..*record });
         }
@@ -200,23 +211,29 @@ fn show(view: &View<'_>, point: Point, port: PortId, bytes: &[u8], record: &Reco
 
 /// A frame that came in and is dropped before it became a packet.
 #[cold]
-pub(super) fn refused(view: &View<'_>, bytes: &[u8], reason: Reason) {
-    let record = blank(view, bytes.len() as u32, End::Dropped(reason));
+pub(super) fn refused(view: &View<'_>, mem: &impl Memory, frame: &Frame, reason: Reason) {
+    let record = blank(view, mem.total(frame) as u32, End::Dropped(reason));
     for point in ARRIVALS {
-        show(view, point, view.id, bytes, &record);
+        show(view, point, view.id, mem, frame, &record);
     }
 }
 
 /// A packet that is being dropped.
 #[cold]
-pub(super) fn dropped(view: &View<'_>, bytes: &[u8], reason: Reason, decided: Decided) {
-    let mut record = blank(view, bytes.len() as u32, End::Dropped(reason));
+pub(super) fn dropped(
+    view: &View<'_>,
+    mem: &impl Memory,
+    frame: &Frame,
+    reason: Reason,
+    decided: Decided,
+) {
+    let mut record = blank(view, mem.total(frame) as u32, End::Dropped(reason));
     let rule = (decided.list != 0).then_some(decided);
     match stage(reason, false) {
         Stage::EgressList => record.egress_rule = rule,
         _ => record.ingress_rule = rule,
     }
-    show(view, Point::Drop, view.id, bytes, &record);
+    show(view, Point::Drop, view.id, mem, frame, &record);
 }
 
 /// A packet that has waited goes on, or has waited too long.
@@ -234,7 +251,7 @@ pub(super) fn released(
     let mut places = [None; MAX_TAPS];
     for (tap, place) in view.taps.iter().zip(&mut places) {
         if kind == Kind::Transit && tap.looks(Point::Trace, view.id) && tap.wants(Some(&headers)) {
-            *place = tap.stage(worker, mem.data(&held.frame));
+            *place = tap.stage(worker, mem.parts(&held.frame));
         }
     }
     let before = out.tx.len();

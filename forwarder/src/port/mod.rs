@@ -2,10 +2,14 @@
 
 pub(crate) mod chunks;
 pub mod device;
+pub(crate) mod mtu;
 pub(crate) mod open;
 pub(crate) mod queue;
 pub(crate) mod socket;
 
+use std::sync::Arc;
+
+use crate::port::mtu::Limit;
 use crate::port::socket::Socket;
 use crate::settings::{PortId, PortSpec};
 use crate::snapshot::Obtained;
@@ -18,6 +22,12 @@ pub(crate) struct Port {
     pub(crate) id: PortId,
     pub(crate) spec: PortSpec,
     pub(crate) obtained: Obtained,
+    /// How large packets may be, as it is bound.
+    pub(crate) limit: Limit,
+    /// Whether packets may be spread over several frames, as it is bound.
+    pub(crate) in_parts: bool,
+    /// The largest MTU that it could have, and why no larger one.
+    pub(crate) possible_mtu: (u32, Arc<str>),
     /// The program's attachment; dropping it detaches.
     pub(crate) _link: Link,
     /// A handle on each queue's socket, to read its statistics with.

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use crate::error::Error;
 use crate::port::device::{self, Queues};
-use crate::port::queue::Queue;
+use crate::port::mtu::{self, Limit};
+use crate::port::queue::{Queue, Traits};
 use crate::port::socket::{BindMode, Failure, Rings, Socket, Step};
 use crate::settings::{MAX_QUEUES, Mode, PortId, PortSpec, Role};
 use crate::snapshot::Obtained;
@@ -16,18 +17,21 @@ use crate::umem::Umem;
 /// A queue stays bound for up to a quarter of a second after the process that held it has died.
 const BUSY_FOR: Duration = Duration::from_secs(1);
 
-/// What the kernel keeps free in front of each packet (`XDP_PACKET_HEADROOM`).
-const HEADROOM: u32 = 256;
-
-/// An Ethernet header with two VLAN tags.
-const ETHERNET: u32 = 14 + 8;
-
 /// A port whose sockets are bound and whose queues wait for their workers. Nothing flows to them yet.
 #[derive(Debug)]
 pub(crate) struct Opened {
     pub(crate) link: Link,
-    pub(crate) obtained: Obtained,
+    pub(crate) bound: Bound,
     pub(crate) queues: Vec<Queue>,
+}
+
+/// How a port is bound.
+#[derive(Debug)]
+pub(crate) struct Bound {
+    pub(crate) obtained: Obtained,
+    pub(crate) limit: Limit,
+    /// Whether packets may be spread over several frames.
+    pub(crate) in_parts: bool,
 }
 
 /// How many queues a device has; `None` when only binding tells.
@@ -80,18 +84,15 @@ pub(crate) fn open(
             source,
         }
     };
+    mtu::admit(umem, spec)?;
     steer.reset(id).map_err(kernel("resetting its counters"))?;
     let steered = steered(id, spec, queues.map_or(MAX_QUEUES as u32, |queues| queues.rx));
     steer
         .set_port(spec.ifindex, &steered)
         .map_err(kernel("telling the XDP program of it"))?;
     let opened = attach(steer, spec).and_then(|(link, place)| {
-        let (obtained, queues) = bind_all(umem, id, spec, queues, place)?;
-        Ok(Opened {
-            link,
-            obtained,
-            queues,
-        })
+        let (bound, queues) = bind_all(umem, id, spec, queues, place)?;
+        Ok(Opened { link, bound, queues })
     });
     if opened.is_err() {
         // Best effort: the first error is the one to tell.
@@ -160,35 +161,39 @@ fn bind_all(
     spec: &PortSpec,
     count: Option<Queues>,
     place: Place,
-) -> Result<(Obtained, Vec<Queue>), Error> {
-    let modes: &[BindMode] = match (spec.mode, place) {
-        (Mode::Auto, Place::Native) => &[BindMode::Zerocopy, BindMode::Copy],
-        (Mode::Zerocopy, _) => &[BindMode::Zerocopy],
-        (Mode::Copy | Mode::Generic, _) | (Mode::Auto, Place::Generic) => &[BindMode::Copy],
+) -> Result<(Bound, Vec<Queue>), Error> {
+    let ways: &[BindMode] = match place {
+        Place::Native => mtu::ways(spec.mode),
+        Place::Generic => &[BindMode::Copy],
     };
     let mut first = None;
-    for (at, &mode) in modes.iter().enumerate() {
-        let bound = fits(umem, spec, mode).and_then(|()| bind(umem, spec, 0, mode, None));
-        match bound {
+    for (at, &way) in ways.iter().enumerate() {
+        let limit = mtu::limit(umem, spec, way);
+        let in_parts = limit.needs_parts(spec.attrs.mtu);
+        match bind_first(umem, spec, way, &limit) {
             Ok(bound) => {
-                first = Some((mode, bound));
+                first = Some((way, limit, in_parts, bound));
                 break;
             }
-            // The driver has no zero-copy, or not with these settings (virtio_net says EINVAL).
-            Err(Error::Unsupported { .. }) if at + 1 < modes.len() => {}
+            // The driver has no zero-copy, or not with these settings (virtio_net says EINVAL), or not for such packets.
+            Err(Error::Unsupported { .. } | Error::Mtu { .. }) if at + 1 < ways.len() => {}
             Err(error) => return Err(error),
         }
     }
-    let (mode, (socket, rings)) = first.expect("the last mode returns or binds");
+    let (way, limit, in_parts, (socket, rings)) = first.expect("the last way returns or binds");
     let zerocopy = socket.is_zerocopy().map_err(|source| Error::Kernel {
         what: format!("port {}: asking for its mode", spec.name),
         source,
     })?;
-    let sends = |number| count.is_none_or(|count| number < count.tx);
-    let mut queues = vec![Queue::new(id, 0, (socket.clone(), rings), zerocopy, true, umem)];
+    let traits = |number| Traits {
+        zerocopy,
+        sends: number == 0 || count.is_none_or(|count| number < count.tx),
+        most_parts: if in_parts { limit.parts } else { 1 },
+    };
+    let mut queues = vec![Queue::new(id, 0, (socket.clone(), rings), traits(0), umem)];
     for number in 1..count.map_or(MAX_QUEUES as u32, |count| count.rx) {
-        match bind(umem, spec, number, mode, Some(&socket)) {
-            Ok(bound) => queues.push(Queue::new(id, number, bound, zerocopy, sends(number), umem)),
+        match bind(umem, spec, number, way, in_parts, Some(&socket)) {
+            Ok(bound) => queues.push(Queue::new(id, number, bound, traits(number), umem)),
             // A queue that the device does not have, where its driver does not tell how many there are.
             Err(Error::Unsupported { .. }) if count.is_none() => break,
             Err(error) => return Err(error),
@@ -199,29 +204,26 @@ fn bind_all(
         (Place::Native, true) => Obtained::Zerocopy,
         (Place::Native, false) => Obtained::Copy,
     };
-    Ok((obtained, queues))
+    let bound = Bound {
+        obtained,
+        limit,
+        in_parts,
+    };
+    Ok((bound, queues))
 }
 
-/// Whether packets of the port's MTU fit what the driver receives into.
-fn fits(umem: &Umem, spec: &PortSpec, mode: BindMode) -> Result<(), Error> {
-    let room = umem.frame_size() - HEADROOM;
-    // A driver that does not tell its name is asked by binding.
-    let driver = device::driver(&spec.name).ok().flatten().unwrap_or_default();
-    let fits = device::zerocopy_room(&driver, room);
-    let frame = spec.attrs.mtu + ETHERNET;
-    if mode == BindMode::Copy || fits == room || frame <= fits {
-        return Ok(());
+/// Binds the first queue, if packets of the port's MTU can be had so.
+fn bind_first(umem: &Umem, spec: &PortSpec, way: BindMode, limit: &Limit) -> Result<(Socket, Rings), Error> {
+    let mtu = spec.attrs.mtu;
+    if mtu > limit.largest {
+        return Err(Error::Mtu {
+            port: spec.name.clone(),
+            mtu,
+            largest: limit.largest,
+            why: limit.why.clone(),
+        });
     }
-    Err(Error::Unsupported {
-        port: spec.name.clone(),
-        mode: "zerocopy",
-        instead: "auto",
-        source: io::Error::other(format!(
-            "{driver} receives into {fits} of the {} bytes of a UMEM frame, and packets of the MTU need {frame}; a larger \
-             runtime.frame_size or a smaller MTU would do",
-            umem.frame_size()
-        )),
-    })
+    bind(umem, spec, 0, way, limit.needs_parts(mtu), None)
 }
 
 /// Binds one queue, again and again while it is still another socket's.
@@ -230,11 +232,12 @@ fn bind(
     spec: &PortSpec,
     queue: u32,
     mode: BindMode,
+    in_parts: bool,
     first: Option<&Socket>,
 ) -> Result<(Socket, Rings), Error> {
     let give_up = Instant::now() + BUSY_FOR;
     loop {
-        match Socket::open(umem, spec.ifindex, queue, mode, first) {
+        match Socket::open(umem, spec.ifindex, queue, mode, in_parts, first) {
             Ok(bound) => return Ok(bound),
             Err(Failure {
                 step: Step::Bind,

@@ -1,5 +1,9 @@
 //! One (port, queue) pair as its worker sees it: four rings, and account of the frames that are in them.
 
+mod chained;
+
+use chained::Partial;
+
 use crate::frame::Frame;
 use crate::port::chunks::ChunkSet;
 use crate::port::socket::{Kick, RING, Rings, Socket};
@@ -17,6 +21,8 @@ pub(crate) struct Queue {
     socket: Socket,
     zerocopy: bool,
     sends: bool,
+    /// Frames of one packet that the kernel takes to send.
+    most_parts: u32,
     fill: Producer<u64>,
     completion: Consumer<u64>,
     rx: Consumer<Desc>,
@@ -34,6 +40,19 @@ pub(crate) struct Queue {
     unkicked: u32,
     /// Descriptors from the kernel that made no sense.
     nonsense: u64,
+    /// A packet of which not all frames have been read from the RX ring.
+    partial: Partial,
+}
+
+/// What can be done with a queue, beside receiving.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Traits {
+    /// The device writes into the UMEM itself.
+    pub(crate) zerocopy: bool,
+    /// Packets can be sent by it: a device may have fewer TX queues than RX queues.
+    pub(crate) sends: bool,
+    /// Frames of one packet: 1 without multi-buffer mode.
+    pub(crate) most_parts: u32,
 }
 
 impl std::fmt::Debug for Queue {
@@ -49,21 +68,21 @@ impl std::fmt::Debug for Queue {
 }
 
 impl Queue {
-    /// A queue whose rings are still empty. Nothing can be sent by it unless `sends`.
+    /// A queue whose rings are still empty.
     pub(crate) fn new(
         port: PortId,
         number: u32,
         (socket, rings): (Socket, Rings),
-        zerocopy: bool,
-        sends: bool,
+        traits: Traits,
         umem: &Umem,
     ) -> Self {
         Self {
             port,
             number,
             socket,
-            zerocopy,
-            sends,
+            zerocopy: traits.zerocopy,
+            sends: traits.sends,
+            most_parts: traits.most_parts,
             fill: rings.fill,
             completion: rings.completion,
             rx: rings.rx,
@@ -75,6 +94,7 @@ impl Queue {
             low: BASE_FILL,
             unkicked: 0,
             nonsense: 0,
+            partial: Partial::new(),
         }
     }
 
@@ -100,7 +120,7 @@ impl Queue {
 
     /// Frames in the kernel to receive into, received ones that wait in the RX ring included.
     pub(crate) fn receiving(&self) -> u32 {
-        self.given.len() - self.sending
+        self.given.len() - self.sending + self.partial.len()
     }
 
     /// Frames in the kernel to be sent, and those sent that were not yet taken back.
@@ -119,17 +139,20 @@ impl Queue {
         self.rx.available(1) > 0
     }
 
-    /// Takes up to `most` received packets from the RX ring, in order. Returns their bytes.
+    /// Takes received packets from the RX ring, in order: up to `most` entries of it, of which packets in several frames
+    /// need one each. Returns how many were taken.
     #[inline]
-    pub(crate) fn receive(&mut self, most: u32, out: &mut Vec<Frame>) -> u64 {
+    pub(crate) fn receive(&mut self, most: u32, out: &mut Vec<Frame>) -> u32 {
         let waiting = self.rx.available(RING);
         let count = waiting.min(most);
-        let mut bytes = 0;
         for _ in 0..count {
             let Some(desc) = self.rx.pop() else { break };
+            if desc.goes_on() || self.partial.is_begun() {
+                self.receive_part(desc, out);
+                continue;
+            }
             match self.umem.chunk(desc.addr) {
                 Some(chunk) if self.umem.contains(desc.addr, desc.len) && self.given.remove(chunk) => {
-                    bytes += u64::from(desc.len);
                     out.push(Frame::claim(desc.addr, desc.len));
                 }
                 // A frame that the kernel was not given: taking it would make a second token.
@@ -141,40 +164,54 @@ impl Queue {
             // What was left for the kernel before this burst made room.
             self.low = self.low.min((self.receiving() + count).saturating_sub(waiting));
         }
-        bytes
+        count
     }
 
     /// Whether [`send`](Self::send) would take the packet: the TX ring has room, and there is something to send (an
     /// empty packet is an invalid descriptor, which the kernel skips and never completes).
     #[inline]
     pub(crate) fn accepts(&mut self, frame: &Frame) -> bool {
-        self.tx.room(1) > 0 && frame.len() > 0
+        self.tx.room(frame.parts()) >= frame.parts() && frame.len() > 0
+    }
+
+    /// Frames of one packet that the kernel takes to send.
+    #[inline]
+    pub(crate) fn most_parts(&self) -> u32 {
+        self.most_parts
     }
 
     /// Puts a packet on the TX ring, which must [accept](Self::accepts) it. The kernel sends it with the next
     /// [`kick`](Self::kick).
     #[inline]
     pub(crate) fn send(&mut self, frame: Frame) {
+        if frame.is_chained() {
+            return self.send_parts(frame);
+        }
         let (addr, len) = frame.surrender();
-        let chunk = self.umem.chunk(addr).expect("frames are of the one UMEM");
-        let pushed = self.tx.push(Desc {
+        self.put(Desc {
             addr,
             len,
             options: 0,
         });
+    }
+
+    #[inline]
+    fn put(&mut self, desc: Desc) {
+        let chunk = self.umem.chunk(desc.addr).expect("frames are of the one UMEM");
+        let pushed = self.tx.push(desc);
         let new = self.given.insert(chunk);
         debug_assert!(pushed && new, "frame {chunk}: room {pushed}, new {new}");
         self.sending += 1;
         self.unkicked += 1;
     }
 
-    /// Packets on the TX ring that the kernel has not been told of.
+    /// Frames on the TX ring that the kernel has not been told of.
     #[inline]
     pub(crate) fn unkicked(&self) -> u32 {
         self.unkicked
     }
 
-    /// Packets on the TX ring that the kernel has not taken.
+    /// Frames on the TX ring that the kernel has not taken.
     #[inline]
     pub(crate) fn unsent(&mut self) -> u32 {
         if self.sending == 0 {
@@ -298,196 +335,15 @@ impl Queue {
             completion,
             rx,
             tx,
+            partial,
             ..
         } = self;
         drop(socket);
         drop((fill, completion, rx, tx));
-        given.iter().map(|chunk| umem.claim_chunk(chunk)).collect()
+        let given = given.iter().map(|chunk| umem.claim_chunk(chunk));
+        given.chain(partial.frames()).collect()
     }
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
-    use crate::frame::Memory;
-    use crate::ring::plain;
-
-    /// The kernel's ends of a queue's rings.
-    pub(crate) struct Kernel {
-        pub(crate) fill: Consumer<u64>,
-        pub(crate) completion: Producer<u64>,
-        pub(crate) rx: Producer<Desc>,
-        pub(crate) tx: Consumer<Desc>,
-    }
-
-    impl Kernel {
-        /// Receives a packet of `len` bytes, if it has a frame for it.
-        pub(crate) fn deliver(&mut self, len: u32) -> bool {
-            let Some(addr) = self.fill.pop() else { return false };
-            self.fill.release();
-            let pushed = self.rx.push(Desc {
-                addr,
-                len,
-                options: 0,
-            });
-            self.rx.publish();
-            pushed
-        }
-
-        /// Sends all packets of the TX ring; returns how many.
-        pub(crate) fn transmit(&mut self) -> u32 {
-            let mut sent = 0;
-            while let Some(desc) = self.tx.pop() {
-                assert!(self.completion.push(desc.addr));
-                sent += 1;
-            }
-            self.tx.release();
-            self.completion.publish();
-            sent
-        }
-    }
-
-    pub(crate) fn queue(port: u16, umem: &Umem) -> (Queue, Kernel) {
-        let (fill, kernel_fill, _) = plain::ring(RING, 0);
-        let (kernel_completion, completion, _) = plain::ring(RING, 0);
-        let (kernel_rx, rx, _) = plain::ring(RING, 0);
-        let (tx, kernel_tx, _) = plain::ring(RING, 0);
-        let rings = Rings {
-            fill,
-            completion,
-            rx,
-            tx,
-        };
-        let kernel = Kernel {
-            fill: kernel_fill,
-            completion: kernel_completion,
-            rx: kernel_rx,
-            tx: kernel_tx,
-        };
-        (
-            Queue::new(PortId(port), 0, (Socket::fake(), rings), false, true, umem),
-            kernel,
-        )
-    }
-
-    #[test]
-    fn a_packet_goes_through_and_its_frame_comes_back() {
-        let (mut umem, mut free) = Umem::new(64, 2048).unwrap();
-        let (mut a, mut kernel_a) = queue(0, &umem);
-        let (mut b, mut kernel_b) = queue(1, &umem);
-        a.refill(&mut free);
-        b.refill(&mut free);
-        assert_eq!((a.receiving(), b.receiving(), free.len()), (32, 32, 0));
-
-        assert!(kernel_a.deliver(60));
-        let mut burst = Vec::new();
-        assert_eq!(a.receive(64, &mut burst), 60);
-        let mut frame = burst.pop().unwrap();
-        umem.set_len(&mut frame, 70);
-        assert!(b.accepts(&frame));
-        b.send(frame);
-        assert_eq!((b.unkicked(), b.unsent()), (1, 1));
-        b.kick();
-        assert_eq!((a.receiving(), b.sending()), (31, 1));
-        assert_eq!(kernel_b.transmit(), 1);
-        assert_eq!((b.unkicked(), b.unsent()), (0, 0));
-        assert_eq!(b.complete(&mut free), 1);
-        assert_eq!((b.sending(), free.len()), (0, 1));
-        assert_eq!(a.close().len() + b.close().len() + free.len(), 64);
-        free.into_iter().for_each(crate::frame::tests::end);
-    }
-
-    #[test]
-    fn nonsense_from_the_kernel_makes_no_second_token() {
-        let (umem, mut free) = Umem::new(64, 2048).unwrap();
-        let (mut q, mut kernel) = queue(0, &umem);
-        q.refill(&mut free);
-        let addr = kernel.fill.pop().unwrap();
-        for desc in [
-            Desc {
-                addr,
-                len: 60,
-                options: 0,
-            },
-            Desc {
-                addr,
-                len: 60,
-                options: 0,
-            },
-            Desc {
-                addr: 64 * 2048,
-                len: 1,
-                options: 0,
-            },
-            Desc {
-                addr: u64::MAX,
-                len: 1,
-                options: 0,
-            },
-            Desc {
-                addr: addr + 1024,
-                len: 4096,
-                options: 0,
-            },
-        ] {
-            assert!(kernel.rx.push(desc));
-        }
-        kernel.rx.publish();
-        let mut burst = Vec::new();
-        q.receive(64, &mut burst);
-        assert_eq!((burst.len(), q.nonsense()), (1, 4));
-        burst
-            .into_iter()
-            .chain(free)
-            .chain(q.close())
-            .for_each(crate::frame::tests::end);
-    }
-
-    #[test]
-    fn a_full_ring_and_an_empty_packet_are_refused() {
-        let (umem, mut free) = Umem::new(RING + 64, 2048).unwrap();
-        let (mut q, _kernel) = queue(0, &umem);
-        assert!(!q.accepts(&free[0]), "an empty packet");
-        let mut sent = 0;
-        while let Some(mut frame) = free.pop() {
-            frame.set_len(60);
-            if !q.accepts(&frame) {
-                free.push(frame);
-                break;
-            }
-            q.send(frame);
-            sent += 1;
-        }
-        assert_eq!(sent, RING);
-        assert_eq!(free.len(), 64);
-        free.into_iter()
-            .chain(q.close())
-            .for_each(crate::frame::tests::end);
-    }
-
-    #[test]
-    fn the_level_follows_the_traffic() {
-        let (umem, mut free) = Umem::new(1024, 2048).unwrap();
-        let (mut q, mut kernel) = queue(0, &umem);
-        q.refill(&mut free);
-        for _ in 0..20 {
-            assert!(kernel.deliver(60));
-        }
-        let mut burst = Vec::new();
-        q.receive(64, &mut burst);
-        assert!(q.is_pressed(), "12 of 32 left");
-        assert_eq!(q.grow(1000), 32);
-        free.append(&mut burst);
-        q.refill(&mut free);
-        assert_eq!(q.receiving(), 64);
-        assert_eq!(q.grow(3), 3, "no more than the budget");
-        q.refill(&mut free);
-        assert_eq!(q.relax(), 33, "quiet: half of it goes, the base stays");
-        assert_eq!(q.relax(), 2);
-        assert_eq!(q.relax(), 0);
-        assert_eq!(q.level(), BASE_FILL);
-        free.into_iter()
-            .chain(q.close())
-            .for_each(crate::frame::tests::end);
-    }
-}
+pub(crate) mod tests;

@@ -90,23 +90,30 @@ pub(crate) enum Kick {
 }
 
 impl Socket {
-    /// Opens a socket on `queue` of the device `ifindex`. Queues of one port share the registration of `first`.
+    /// Creates a socket that is not bound yet.
+    fn create() -> io::Result<Self> {
+        // SAFETY: no pointers.
+        let fd = unsafe { libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: a descriptor that was just made and that nobody else has.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        Ok(Self { fd: Arc::new(fd) })
+    }
+
+    /// Opens a socket on `queue` of the device `ifindex`; with `in_parts`, packets may be spread over several frames.
+    /// Queues of one port share the registration of `first`.
     pub(crate) fn open(
         umem: &Umem,
         ifindex: u32,
         queue: u32,
         mode: BindMode,
+        in_parts: bool,
         first: Option<&Socket>,
     ) -> Result<(Self, Rings), Failure> {
         let at = |step| move |source| Failure { step, source };
-        // SAFETY: no pointers.
-        let fd = unsafe { libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
-        if fd < 0 {
-            return Err(at(Step::Create)(io::Error::last_os_error()));
-        }
-        // SAFETY: a descriptor that was just made and that nobody else has.
-        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        let socket = Self { fd: Arc::new(fd) };
+        let socket = Self::create().map_err(at(Step::Create))?;
 
         if first.is_none() {
             let (addr, len) = umem.area();
@@ -138,7 +145,20 @@ impl Socket {
             // Without CAP_NET_ADMIN in the first namespace: as much as the node allows.
             let _ = socket.set(libc::SOL_SOCKET, libc::SO_SNDBUF, &SEND_BUFFER);
         }
-        socket.bind(ifindex, queue, mode, first).map_err(at(Step::Bind))?;
+        // A shared registration brings its mode along; asking for it again is an error (`xsk_bind`).
+        let flags = match (first, mode) {
+            (Some(_), _) => libc::XDP_SHARED_UMEM,
+            (None, BindMode::Zerocopy) => libc::XDP_ZEROCOPY | libc::XDP_USE_NEED_WAKEUP,
+            (None, BindMode::Copy) => libc::XDP_COPY | libc::XDP_USE_NEED_WAKEUP,
+        };
+        let spread = if in_parts && first.is_none() {
+            libc::XDP_USE_SG
+        } else {
+            0
+        };
+        socket
+            .bind(ifindex, queue, flags | spread, first)
+            .map_err(at(Step::Bind))?;
         Ok((socket, rings))
     }
 
@@ -232,13 +252,13 @@ impl Socket {
         })
     }
 
-    fn bind(&self, ifindex: u32, queue: u32, mode: BindMode, first: Option<&Socket>) -> io::Result<()> {
-        // A shared registration brings its mode along; asking for it again is an error (`xsk_bind`).
-        let flags = match (first, mode) {
-            (Some(_), _) => libc::XDP_SHARED_UMEM,
-            (None, BindMode::Zerocopy) => libc::XDP_ZEROCOPY | libc::XDP_USE_NEED_WAKEUP,
-            (None, BindMode::Copy) => libc::XDP_COPY | libc::XDP_USE_NEED_WAKEUP,
-        };
+    fn bind(
+        &self,
+        ifindex: u32,
+        queue: u32,
+        flags: libc::__u16,
+        first: Option<&Socket>,
+    ) -> io::Result<()> {
         let address = libc::sockaddr_xdp {
             sxdp_family: libc::AF_XDP as libc::__u16,
             sxdp_flags: flags,
@@ -340,6 +360,15 @@ impl Socket {
             fd: Arc::new(file.into()),
         }
     }
+}
+
+/// Whether the kernel knows the flag for packets in several frames, as it does since 6.6: it looks at the flags first, and
+/// at the device, which there is none of, only if it knows them (`xsk_bind`).
+pub(crate) fn knows_parts() -> bool {
+    let flags = libc::XDP_COPY | libc::XDP_USE_SG;
+    Socket::create()
+        .and_then(|socket| socket.bind(i32::MAX as u32, 0, flags, None))
+        .is_err_and(|error| error.raw_os_error() == Some(libc::ENODEV))
 }
 
 /// Memory mapped from a socket.

@@ -60,3 +60,18 @@ pub(crate) fn attached(ifindex: u32) -> io::Result<u32> {
         Ok(id)
     }
 }
+
+/// How many UMEM frames a device can spread a packet over in zero-copy mode; 1 when it does not tell, as kernels before 6.6
+/// do not (`xdp-zc-max-segs` of `Documentation/netlink/specs/netdev.yaml`).
+pub(crate) fn zerocopy_parts(ifindex: u32) -> u32 {
+    // SAFETY: all integers, for which zero is a value.
+    let mut options: libbpf_sys::bpf_xdp_query_opts = unsafe { std::mem::zeroed() };
+    options.sz = size_of::<libbpf_sys::bpf_xdp_query_opts>() as libbpf_sys::size_t;
+    // SAFETY: libbpf writes into the options, whose size they tell.
+    let result = unsafe { libbpf_sys::bpf_xdp_query(ifindex as i32, 0, &raw mut options) };
+    if result < 0 {
+        1
+    } else {
+        options.xdp_zc_max_segs.clamp(1, crate::frame::MAX_PARTS as u32)
+    }
+}

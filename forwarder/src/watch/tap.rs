@@ -114,9 +114,9 @@ impl Tap {
         self.spec.filter.matches(headers)
     }
 
-    /// Takes a place for a packet and writes its bytes; `None`, and one more lost, when the ring is full. Only worker
-    /// number `worker` may call this, and the two functions below.
-    pub(crate) fn stage(&self, worker: usize, bytes: &[u8]) -> Option<Slot> {
+    /// Takes a place for a packet and writes its bytes, frame by frame; `None`, and one more lost, when the ring is full.
+    /// Only worker number `worker` may call this, and the two functions below.
+    pub(crate) fn stage<'p>(&self, worker: usize, parts: impl Iterator<Item = &'p [u8]>) -> Option<Slot> {
         let ring = &self.rings[worker];
         let staged = ring.staged.load(Ordering::Relaxed);
         let number = ring.head.load(Ordering::Relaxed) + staged;
@@ -126,8 +126,7 @@ impl Tap {
             return None;
         }
         ring.staged.store(staged + 1, Ordering::Relaxed);
-        let kept = &bytes[..bytes.len().min(self.spec.snap)];
-        words::write(&self.slot(ring, number)[Record::WORDS..], kept);
+        words::write_parts(&self.slot(ring, number)[Record::WORDS..], self.spec.snap, parts);
         Some(Slot(number))
     }
 

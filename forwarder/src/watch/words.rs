@@ -22,6 +22,25 @@ pub(super) fn write(words: &[AtomicU64], bytes: &[u8]) {
     }
 }
 
+/// The same for bytes that lie in several places. Slower, unless it is one.
+#[inline]
+pub(super) fn write_parts<'a>(words: &[AtomicU64], most: usize, mut parts: impl Iterator<Item = &'a [u8]>) {
+    let Some(first) = parts.next() else { return };
+    let first = &first[..first.len().min(most)];
+    write(words, first);
+    let mut at = first.len();
+    for part in parts {
+        for &byte in part.iter().take(most - at) {
+            let Some(word) = words.get(at / 8) else { return };
+            let shift = at % 8 * 8;
+            // What an older packet has left in the word goes with its first byte.
+            let before = if shift == 0 { 0 } else { word.load(Relaxed) };
+            word.store(before | u64::from(byte) << shift, Relaxed);
+            at += 1;
+        }
+    }
+}
+
 /// Reads bytes into all of `out`, as far as there are words.
 pub(super) fn read(words: &[AtomicU64], out: &mut [u8]) {
     for (chunk, word) in out.chunks_mut(8).zip(words) {

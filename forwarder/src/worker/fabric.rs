@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Orderin
 use crossbeam::queue::{ArrayQueue, SegQueue};
 use crossbeam::utils::CachePadded;
 
-use crate::frame::Frame;
+use crate::frame::{Frame, Memory};
 use crate::path::Departure;
 use crate::port::queue::Queue;
 use crate::settings::PortId;
+use crate::umem::Umem;
 use crate::worker::wait::Waker;
 
 /// Packets that may wait for a worker from each other worker.
@@ -98,6 +99,8 @@ pub(crate) struct Fabric {
     mailboxes: Box<[Mailbox]>,
     /// Packets to be sent by another worker, from worker `i` to worker `j` at `i * workers + j`.
     handovers: Box<[ArrayQueue<Departure>]>,
+    /// Frames of packets in `handovers` beyond the first of each.
+    beyond: AtomicU64,
     /// Frames on their way back to the worker that they came from, indexed as `handovers`.
     returns: Box<[ArrayQueue<Frame>]>,
     /// Queues on their way back to the control thread.
@@ -121,6 +124,7 @@ impl Fabric {
         Ok(Arc::new(Self {
             mailboxes: (0..workers).map(mailbox).collect::<io::Result<_>>()?,
             handovers: pairs(HANDOVER).map(ArrayQueue::new).collect(),
+            beyond: AtomicU64::new(0),
             returns: pairs(RETURNS).map(ArrayQueue::new).collect(),
             returned: SegQueue::new(),
         }))
@@ -149,8 +153,40 @@ impl Fabric {
             .all(|mailbox| mailbox.gauges.done.load(Acquire) == mailbox.given.load(Relaxed))
     }
 
-    pub(crate) fn handover(&self, from: usize, to: usize) -> &ArrayQueue<Departure> {
+    fn handover(&self, from: usize, to: usize) -> &ArrayQueue<Departure> {
         &self.handovers[from * self.workers() + to]
+    }
+
+    /// Whether a worker has packets from another one to take over.
+    #[inline]
+    pub(crate) fn has_handed(&self, from: usize, to: usize) -> bool {
+        !self.handover(from, to).is_empty()
+    }
+
+    /// Hands a packet to another worker, which gives as many frames back as it has; the packet comes back when there is
+    /// no room.
+    #[inline]
+    pub(crate) fn hand_over(&self, from: usize, to: usize, departure: Departure) -> Result<(), Departure> {
+        let beyond = u64::from(departure.frame.parts()) - 1;
+        if beyond > 0 {
+            self.beyond.fetch_add(beyond, Relaxed);
+        }
+        let pushed = self.handover(from, to).push(departure);
+        if beyond > 0 && pushed.is_err() {
+            self.beyond.fetch_sub(beyond, Relaxed);
+        }
+        pushed
+    }
+
+    /// Takes the next packet from another worker.
+    #[inline]
+    pub(crate) fn take_over(&self, from: usize, to: usize) -> Option<Departure> {
+        let departure = self.handover(from, to).pop()?;
+        let beyond = u64::from(departure.frame.parts()) - 1;
+        if beyond > 0 {
+            self.beyond.fetch_sub(beyond, Relaxed);
+        }
+        Some(departure)
     }
 
     pub(crate) fn returns(&self, from: usize, to: usize) -> &ArrayQueue<Frame> {
@@ -161,11 +197,11 @@ impl Fabric {
     pub(crate) fn in_transit(&self) -> u64 {
         let handed: usize = self.handovers.iter().map(ArrayQueue::len).sum();
         let returning: usize = self.returns.iter().map(ArrayQueue::len).sum();
-        (handed + returning) as u64
+        (handed + returning) as u64 + self.beyond.load(Relaxed)
     }
 
-    /// Frames in rings between workers, when these have ended.
-    pub(crate) fn drain(&self) -> Vec<Frame> {
+    /// Takes the frames in rings between workers, when these have ended.
+    pub(crate) fn drain(&self, umem: &Umem, free: &mut Vec<Frame>) {
         let handed = self
             .handovers
             .iter()
@@ -174,6 +210,8 @@ impl Fabric {
             .returns
             .iter()
             .flat_map(|ring| std::iter::from_fn(|| ring.pop()));
-        handed.map(|departure| departure.frame).chain(returning).collect()
+        for frame in handed.map(|departure| departure.frame).chain(returning) {
+            umem.release(frame, free);
+        }
     }
 }

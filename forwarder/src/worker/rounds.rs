@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use classifier::qsbr::Online;
 
-use crate::frame::Frame;
+use crate::frame::{Frame, Memory};
 use crate::path::{BURST, Departure, Kind, Outcome, Path};
 use crate::port::queue::{BASE_FILL, Queue};
 use crate::port::socket::Kick;
@@ -140,7 +140,7 @@ impl Rounds {
             }
             match self.egress.hop(departure.egress, departure.hash) {
                 Hop::Queue(place) => self.enqueue(online, place, departure, &mut cut),
-                Hop::Worker(worker) => match self.fabric.handover(self.number, worker).push(departure) {
+                Hop::Worker(worker) => match self.fabric.hand_over(self.number, worker, departure) {
                     Ok(()) => self.handed[worker] = true,
                     Err(departure) => self.lose(online, departure, Reason::HandoverFull, &mut cut),
                 },
@@ -153,6 +153,9 @@ impl Rounds {
     #[inline]
     fn enqueue(&mut self, online: &Online<'_>, place: usize, departure: Departure, cut: &mut Option<Reason>) {
         let queue = &mut self.queues[place];
+        if departure.frame.parts() > queue.most_parts() {
+            return self.enqueue_compact(online, place, departure, cut);
+        }
         if !queue.accepts(&departure.frame) {
             return self.lose(online, departure, Reason::TxRingFull, cut);
         }
@@ -175,7 +178,24 @@ impl Rounds {
             self.path
                 .discard(&self.umem, online, departure.ingress, &departure.frame, reason);
         }
-        self.out.free.push(departure.frame);
+        self.umem.release(departure.frame, &mut self.out.free);
+    }
+
+    /// A packet in more frames than its queue takes: it is moved together. What is too long even so is longer than the
+    /// port's MTU can be.
+    #[cold]
+    fn enqueue_compact(
+        &mut self,
+        online: &Online<'_>,
+        place: usize,
+        mut departure: Departure,
+        cut: &mut Option<Reason>,
+    ) {
+        self.umem.compact(&mut departure.frame, &mut self.out.free);
+        if departure.frame.parts() > self.queues[place].most_parts() {
+            return self.lose(online, departure, Reason::MtuExceeded, cut);
+        }
+        self.enqueue(online, place, departure, cut);
     }
 
     /// What follows a lost fragment, up to the last one of its packet: nobody could put the packet together.
@@ -199,11 +219,11 @@ impl Rounds {
                 continue;
             }
             for _ in 0..BURST {
-                let Some(departure) = self.fabric.handover(from, self.number).pop() else {
+                let Some(departure) = self.fabric.take_over(from, self.number) else {
                     break;
                 };
                 any = true;
-                self.owed[from] += 1;
+                self.owed[from] += departure.frame.parts();
                 let mut cut = self.cut[from];
                 match self.egress.hop(departure.egress, departure.hash) {
                     _ if cut.is_some() => self.rest(online, departure, &mut cut),
@@ -280,7 +300,7 @@ impl Rounds {
         Gauges::set(&gauges.free, self.out.free.len() as u64);
         Gauges::set(&gauges.rx, receiving);
         Gauges::set(&gauges.tx, sending);
-        Gauges::set(&gauges.held, self.path.held() as u64);
+        Gauges::set(&gauges.held, self.path.held_frames() as u64);
         Gauges::set(&gauges.nonsense, nonsense);
         completed > 0
     }
@@ -302,7 +322,7 @@ impl Rounds {
 
     /// Whether something waits that a round would work on: the last look before sleeping.
     pub(crate) fn has_work(&mut self) -> bool {
-        let handed = |from| from != self.number && !self.fabric.handover(from, self.number).is_empty();
+        let handed = |from| from != self.number && self.fabric.has_handed(from, self.number);
         !self.fabric.mailbox(self.number).commands.is_empty()
             || (0..self.fabric.workers()).any(handed)
             || self.queues.iter_mut().any(Queue::has_received)
@@ -357,10 +377,11 @@ impl Rounds {
         for queue in &mut self.queues {
             while queue.receive(BURST as u32, &mut self.rx) > 0 || !self.rx.is_empty() {
                 for frame in self.rx.drain(..) {
-                    self.path.counters().drained(queue.port(), 1, frame.len() as u64);
+                    let bytes = self.umem.total(&frame) as u64;
+                    self.path.counters().drained(queue.port(), 1, bytes);
                     self.path
                         .discard(&self.umem, online, queue.port(), &frame, Reason::Stale);
-                    self.out.free.push(frame);
+                    self.umem.release(frame, &mut self.out.free);
                 }
             }
         }

@@ -86,7 +86,7 @@ const FAULTS: &[Fault] = &[
         "nft 'add table ip tr; add chain ip tr post { type nat hook postrouting priority 100; }; add rule ip tr post masquerade'",
     ),
     fault("guard", None, "fail", "nft delete table inet margay"),
-    fault("mtu", Some("up0"), "fail", "ip link set dev up0 mtu 1900"),
+    fault("mtu", Some("up0"), "fail", "ip link set dev up0 mtu 40000"),
     fault(
         "route_device",
         Some("spare0"),

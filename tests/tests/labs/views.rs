@@ -26,6 +26,7 @@ const VIEWS: &[(&str, &str, &str, &[&str])] = &[
             "mode",
             "queues",
             "mtu",
+            "largest_mtu",
             "mac",
             "rx_packets",
             "rx_bytes",

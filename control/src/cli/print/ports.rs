@@ -12,7 +12,7 @@ pub(in crate::cli) fn ports<W: Write>(out: &mut W, answer: &Value, statistics: b
     let mut list = Table::new(
         out,
         &[
-            "NAME", "ROLE", "LINK", "MODE", ">QUEUES", ">MTU", "MAC", "INGRESS", "EGRESS", "ON-EXIT",
+            "NAME", "ROLE", "LINK", "MODE", ">QUEUES", ">MTU", ">MAX-MTU", "MAC", "INGRESS", "EGRESS", "ON-EXIT",
         ],
     );
     for port in ports {
@@ -24,6 +24,7 @@ pub(in crate::cli) fn ports<W: Write>(out: &mut W, answer: &Value, statistics: b
             cell(&port["mode"]),
             cell(&port["queues"]),
             cell(&port["mtu"]),
+            cell(&port["largest_mtu"]),
             cell(&port["mac"]),
             cell(&port["acl"]["ingress"]),
             cell(&port["acl"]["egress"]),

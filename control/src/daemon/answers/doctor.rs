@@ -48,6 +48,8 @@ impl Daemon {
                     mode_obtained: stats.mode_obtained.to_string(),
                     queues: stats.queues,
                     mtu: attrs.mtu,
+                    largest_mtu: stats.largest_mtu,
+                    mtu_limit: stats.mtu_limit.to_string(),
                     role: open.port.role,
                     up: attrs.up,
                     fix_checksums: open.port.fix_checksums,

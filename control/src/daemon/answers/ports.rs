@@ -45,6 +45,8 @@ impl Daemon {
             "queues": stats.queues,
             "mode": stats.mode_obtained.to_string(),
             "mtu": attrs.mtu,
+            "largest_mtu": stats.largest_mtu,
+            "mtu_limit": &*stats.mtu_limit,
             "mac": mac(attrs.mac),
             "up": attrs.up,
             "acl": open.acl,

@@ -10,6 +10,7 @@
 mod acl;
 mod agreement;
 mod answers;
+mod chained;
 mod concurrent;
 mod explained;
 mod forwarding;

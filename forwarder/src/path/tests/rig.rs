@@ -47,6 +47,8 @@ pub(crate) struct Rig {
     pub(crate) out: Outcome,
     /// Frames that the path is not to have.
     kept: Vec<Frame>,
+    /// Bytes of a packet that are put into one frame.
+    each: usize,
     reader: Option<Reader>,
     now: Instant,
     /// The adjacencies of the three ports' neighbours, by port.
@@ -111,6 +113,23 @@ impl Rig {
     }
 
     pub(crate) fn with(settings: &Settings) -> Self {
+        Self::with_room(settings, ROOM, ROOM)
+    }
+
+    /// For packets of up to 9,000 bytes, which come in with `each` bytes in a frame.
+    pub(crate) fn jumbo(each: usize) -> Self {
+        let rig = Self::with_room(&Settings::default(), 16_384, each);
+        for port in PORTS {
+            rig.set_mtu(port, 9000);
+        }
+        rig
+    }
+
+    pub(crate) fn set_mtu(&self, port: PortId, mtu: u32) {
+        self.shared.update_port(port, &PortAttrs { mtu, ..attrs(port) });
+    }
+
+    fn with_room(settings: &Settings, room: usize, each: usize) -> Self {
         let shared = Shared::new(settings, 7);
         let mut fib = shared.fib();
         let mut groups = [GroupId(0); 3];
@@ -140,7 +159,7 @@ impl Rig {
             fib.insert(254, format!("2001:db8:{i}::/48").parse().unwrap(), groups[i])
                 .unwrap();
         }
-        let (mem, free) = Buffers::new(FRAMES, ROOM);
+        let (mem, free) = Buffers::new(FRAMES, room);
         let mut out = Outcome::new();
         out.free.extend(free);
         Self {
@@ -154,6 +173,7 @@ impl Rig {
             mem,
             out,
             kept: Vec::new(),
+            each,
             now: Instant::now(),
             adjs,
             groups,
@@ -198,12 +218,22 @@ impl Rig {
         for burst in packets.chunks(crate::path::BURST) {
             let mut rx = Vec::new();
             for bytes in burst {
-                let mut frame = self.out.free.pop().expect("a free frame");
-                // What an earlier packet left behind must not matter.
-                self.mem.room_mut(&mut frame).fill(0xa5);
-                self.mem.set_len(&mut frame, bytes.len());
-                self.mem.data_mut(&mut frame).copy_from_slice(bytes);
-                rx.push(frame);
+                let count = bytes.len().div_ceil(self.each).max(1);
+                let mut frames = self.out.free.split_off(self.out.free.len() - count);
+                for frame in &mut frames {
+                    // What an earlier packet left behind must not matter.
+                    self.mem.room_mut(frame).fill(0xa5);
+                    self.mem.set_len(frame, 0);
+                }
+                rx.push(match frames.len() {
+                    1 => {
+                        let mut frame = frames.remove(0);
+                        self.mem.set_len(&mut frame, bytes.len());
+                        self.mem.data_mut(&mut frame).copy_from_slice(bytes);
+                        frame
+                    }
+                    _ => self.mem.spread(frames, bytes, self.each),
+                });
             }
             let reader = self.reader.as_ref().unwrap();
             self.path
@@ -242,19 +272,20 @@ impl Rig {
         let mut sent = Vec::new();
         for departure in self.out.tx.drain(..) {
             self.path.counters().sent(&departure);
-            let bytes = self.mem.data(&departure.frame).to_vec();
+            let bytes = self.mem.parts(&departure.frame).collect::<Vec<_>>().concat();
             assert_eq!(departure.len as usize, bytes.len());
+            assert_eq!(self.mem.total(&departure.frame), bytes.len());
             sent.push(Sent {
                 egress: departure.egress,
                 kind: departure.kind,
                 bytes,
             });
-            self.out.free.push(departure.frame);
+            self.mem.release(departure.frame, &mut self.out.free);
         }
         self.reader.as_mut().unwrap().quiescent();
         self.shared.domain().reclaim();
         assert_eq!(
-            self.out.free.len() + self.path.held() + self.kept.len(),
+            self.out.free.len() + self.path.held_frames() + self.kept.len(),
             FRAMES,
             "every frame is in one place"
         );

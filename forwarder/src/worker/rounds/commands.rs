@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use classifier::qsbr::Online;
 
 use super::Rounds;
-use crate::frame::Frame;
+use crate::frame::{Frame, Memory};
 use crate::port::queue::{BASE_FILL, Queue};
 use crate::port::socket::Kick;
 use crate::reason::Reason;
@@ -101,10 +101,11 @@ impl Rounds {
             let queue = &mut closing.queue;
             queue.receive(u32::MAX, &mut self.rx);
             for frame in self.rx.drain(..) {
-                self.path.counters().drained(queue.port(), 1, frame.len() as u64);
+                let bytes = self.umem.total(&frame) as u64;
+                self.path.counters().drained(queue.port(), 1, bytes);
                 self.path
                     .discard(&self.umem, online, queue.port(), &frame, Reason::PortClosed);
-                self.out.free.push(frame);
+                self.umem.release(frame, &mut self.out.free);
             }
             let gone = queue.unsent() > 0 && queue.kick() == Kick::Down;
             queue.complete(&mut self.out.free);
