@@ -36,6 +36,8 @@ fn sample() -> Sample {
         originated: 0,
         mode_obtained: Obtained::Copy,
         queues: 1,
+        largest_mtu: 3818,
+        mtu_limit: "".into(),
     });
     sample.snapshot.queues.push(QueueStats {
         port: PortId(0),

@@ -163,7 +163,7 @@ impl Dataplane {
         let sockets: Vec<_> = opened.queues.iter().map(|queue| queue.socket().clone()).collect();
         let owners = self.spread(opened.queues.len());
         let name = spec.name.clone();
-        let (possible, why) = crate::port::mtu::possible(&self.umem, &spec);
+        let (possible, why) = crate::port::mtu::possible(&self.umem, &spec, &opened.bound.limit);
         let port = Port {
             id,
             spec,

@@ -111,8 +111,8 @@ reasons! {
         "Workloads are no routers: stop the sender, or make the port an uplink.";
     PortClosed, "port_closed", "The port was closed while the packet was on its way.",
         "Expected when a device goes away; only packets in flight at that moment are counted.";
-    Oversize, "oversize", "The frame did not fit one UMEM frame.",
-        "Lower the device's MTU below [runtime] frame_size less 256 bytes, or raise frame_size.";
+    Oversize, "oversize", "The packet did not fit the UMEM frames that its port takes for one.",
+        "Something sends packets larger than the device's MTU: merging (`ethtool -K DEV gro off lro off`), or large segments of a virtual machine.";
     Stale, "stale", "The packet waited for a worker that did not run for longer than stall_after.",
         "The worker was stopped or starved: give it a core of its own; `margay top` shows how busy it is.";
 }

@@ -40,9 +40,13 @@ pub fn lab(name: &str) -> Option<Arc<Lab>> {
     Lab::new(name)
 }
 
-/// The usual network on NICs of one kind.
+/// The usual network on NICs of one kind; `None`, and a word about it, where the machine has none.
 pub fn wired(name: &str, kind: &str) -> Option<Wired> {
     let lab = lab(name)?;
+    if number(kind).is_none() {
+        skip(name, &format!("the machine has no {kind}"));
+        return None;
+    }
     let (r, u, v) = (lab.host("r"), lab.host("u"), lab.host("v"));
     for (wire, (host, port)) in [(1, (&u, "up0")), (2, (&v, "up1"))] {
         take(kind, wire, 1, &r, port);
@@ -67,11 +71,7 @@ pub fn wired(name: &str, kind: &str) -> Option<Wired> {
 /// When the machine has no such NIC.
 #[track_caller]
 pub fn take(kind: &str, wire: u8, end: u8, host: &Host, name: &str) {
-    let kinds = std::env::var(NICS).unwrap_or_default();
-    let number = kinds
-        .split_whitespace()
-        .find_map(|word| word.strip_prefix(kind)?.strip_prefix('='))
-        .unwrap_or_else(|| panic!("the machine has no {kind}: {kinds}"));
+    let number = number(kind).unwrap_or_else(|| panic!("the machine has no {kind}"));
     let address = format!("52:54:00:{number}:{wire:02x}:{end:02x}");
     // It comes back from the lab before, once the kernel has taken that one's namespace away.
     let device = wait_for(&format!("the {kind} with address {address}"), LIMIT, || {
@@ -99,6 +99,15 @@ pub fn take(kind: &str, wire: u8, end: u8, host: &Host, name: &str) {
         String::from_utf8_lossy(&moved.stderr)
     );
     host.sh(&format!("ip link set {name} up"));
+}
+
+/// The number of a kind of NIC in addresses.
+fn number(kind: &str) -> Option<String> {
+    let kinds = std::env::var(NICS).unwrap_or_default();
+    kinds
+        .split_whitespace()
+        .find_map(|word| word.strip_prefix(kind)?.strip_prefix('='))
+        .map(str::to_owned)
 }
 
 /// The device of the machine's first namespace with this address.

@@ -137,10 +137,12 @@ impl Daemon {
                 continue;
             };
             // Beyond what one frame holds, packets are spread over several, which an open port cannot begin to do.
-            let suits = |open: &Open| self.dataplane.suits_mtu(open.id, link.mtu);
-            if self.ports.open.get(name).is_some_and(|open| !suits(open)) {
+            let open = self.ports.open.get(name);
+            if open.is_some_and(|open| !self.dataplane.suits_mtu(open.id, link.mtu)) {
                 let why = format!("with its MTU of {} it is opened anew", link.mtu);
                 self.close(name, &why);
+                self.ports.queue.push_back(name.clone());
+                continue;
             }
             if self.ports.open.contains_key(name) || self.ports.queue.contains(name) {
                 continue;

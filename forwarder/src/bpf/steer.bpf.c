@@ -324,8 +324,9 @@ static __always_inline int stalled(__u32 key)
 	return 1;
 }
 
-// With fragments: a veth whose peer has a large MTU takes no program without them. A frame that does not fit one
-// UMEM chunk is dropped, and counted, where the kernel copies it to the socket.
+// With fragments: large packets come in several buffers, and a device with a large MTU takes no program without them. A
+// packet that does not fit one UMEM frame is spread over several, or dropped and counted where the port is not bound for
+// that. All headers are looked for in the first buffer.
 SEC("xdp.frags")
 int steer(struct xdp_md *ctx)
 {

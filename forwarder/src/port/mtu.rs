@@ -87,20 +87,28 @@ pub(crate) fn limit(umem: &Umem, spec: &PortSpec, way: BindMode) -> Limit {
     }
 }
 
-/// The largest MTU that a port can have in its mode, opened anew for it where need be, and why no larger one.
-pub(crate) fn possible(umem: &Umem, spec: &PortSpec) -> (u32, String) {
-    let limits: Vec<Limit> = ways(spec.mode)
-        .iter()
-        .map(|&way| limit(umem, spec, way))
-        .collect();
-    let largest = limits.iter().map(|limit| limit.largest).max().unwrap_or(0);
-    let whys: Vec<&str> = limits.iter().map(|limit| limit.why.as_str()).collect();
-    (largest, whys.join(", otherwise "))
+/// The limit of the way that allows the largest MTU, of two the one that is tried last.
+fn widest(umem: &Umem, spec: &PortSpec) -> Limit {
+    let limits = ways(spec.mode).iter().map(|&way| limit(umem, spec, way));
+    limits
+        .max_by_key(|limit| limit.largest)
+        .expect("there is a way for each mode")
+}
+
+/// The largest MTU that a port can have in its mode, opened anew for it where need be, and what limits it.
+pub(crate) fn possible(umem: &Umem, spec: &PortSpec, bound: &Limit) -> (u32, String) {
+    let widest = widest(umem, spec);
+    if widest.largest > bound.largest {
+        let Limit { largest, why, .. } = bound;
+        (widest.largest, format!("{why}; beyond {largest} in copy mode"))
+    } else {
+        (bound.largest, bound.why.clone())
+    }
 }
 
 /// Refuses a port whose MTU no way of binding can serve, before anything is done to its device.
 pub(crate) fn admit(umem: &Umem, spec: &PortSpec) -> Result<(), Error> {
-    let (largest, why) = possible(umem, spec);
+    let Limit { largest, why, .. } = widest(umem, spec);
     if spec.attrs.mtu <= largest {
         return Ok(());
     }

@@ -17,6 +17,7 @@ mod hops;
 mod hundreds;
 mod icmp;
 mod idle;
+mod jumbo;
 mod leaks;
 mod local;
 mod malformed;

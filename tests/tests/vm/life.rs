@@ -256,11 +256,10 @@ fn unreclaimable() -> u64 {
 
 /// Two queues of each port with two workers: frames cross from worker to worker, and nothing is overtaken. Resident memory
 /// of margayd after the traffic is what it was before.
-#[test]
-fn igb_two_workers() {
+fn two_workers(kind: &str) {
     let config = ports("zerocopy").replace("workers = [0]", "workers = [0, 1]");
     assert_ne!(config, ports("zerocopy"), "{RUNTIME}");
-    let Some(router) = router_with("workers-igb", "igb", &config, &[]) else {
+    let Some(router) = router_with(&format!("workers-{kind}"), kind, &config, &[]) else {
         return;
     };
     assert_eq!(router.margay.port("up0", "queues"), 2);
@@ -292,4 +291,14 @@ fn igb_two_workers() {
         "both work: {status}"
     );
     router.finish();
+}
+
+#[test]
+fn igb_two_workers() {
+    two_workers("igb");
+}
+
+#[test]
+fn virtio_net_two_workers() {
+    two_workers("virtio_net_queues");
 }
