@@ -162,7 +162,11 @@ impl Links {
 
     /// Cuts a packet behind its first frame; tokens of the others go to `free`.
     pub(crate) fn cut(&self, frame: &mut Frame, free: &mut Vec<Frame>) {
-        free.extend(self.walk(frame).skip(1).map(|(addr, len)| Frame::claim(addr, len)));
+        free.extend(
+            self.walk(frame)
+                .skip(1)
+                .map(|(addr, len)| Frame::claim(addr, len)),
+        );
         frame.next = Next::NONE;
     }
 }
@@ -259,7 +263,10 @@ impl Buffers {
             self.data_mut(&mut frame).copy_from_slice(piece);
             parts.push(frame.surrender());
         }
-        assert_eq!(parts.iter().map(|part| part.1 as usize).sum::<usize>(), bytes.len());
+        assert_eq!(
+            parts.iter().map(|part| part.1 as usize).sum::<usize>(),
+            bytes.len()
+        );
         self.links.chain(&parts)
     }
 
@@ -330,17 +337,27 @@ pub(crate) mod tests {
         let bytes: Vec<u8> = (0..MAX_PARTS * 50 - 3).map(|i| i as u8).collect();
         let mut packet = memory.spread(frames, &bytes, 50);
         assert!(packet.is_chained());
-        assert_eq!((packet.parts(), memory.total(&packet)), (MAX_PARTS as u32, bytes.len()));
+        assert_eq!(
+            (packet.parts(), memory.total(&packet)),
+            (MAX_PARTS as u32, bytes.len())
+        );
         assert_eq!(memory.parts(&packet).collect::<Vec<_>>().concat(), bytes);
         assert_eq!(memory.data(&packet), &bytes[..50]);
         assert_eq!(memory.part(&packet, MAX_PARTS), None);
         let mut free = Vec::new();
         memory.cut(&mut packet, &mut free);
-        assert_eq!((packet.parts(), free.len(), memory.total(&packet)), (1, MAX_PARTS - 1, 50));
+        assert_eq!(
+            (packet.parts(), free.len(), memory.total(&packet)),
+            (1, MAX_PARTS - 1, 50)
+        );
         let mut chunks: Vec<u64> = free.iter().map(|frame| frame.addr() / 64).collect();
         chunks.push(packet.addr() / 64);
         chunks.sort_unstable();
-        assert_eq!(chunks, (0..MAX_PARTS as u64).collect::<Vec<_>>(), "each frame once");
+        assert_eq!(
+            chunks,
+            (0..MAX_PARTS as u64).collect::<Vec<_>>(),
+            "each frame once"
+        );
         free.into_iter().chain([packet]).for_each(end);
     }
 }

@@ -237,6 +237,8 @@ impl Shared {
 /// Adds to a count that workers share, unless that would exceed its limit.
 fn take(count: &AtomicUsize, more: usize, limit: usize) -> bool {
     count
-        .fetch_update(Relaxed, Relaxed, |now| (now + more <= limit).then_some(now + more))
+        .fetch_update(Relaxed, Relaxed, |now| {
+            (now + more <= limit).then_some(now + more)
+        })
         .is_ok()
 }

@@ -282,8 +282,16 @@ mod tests {
             }
             let mut packet = umem.links().chain(&parts);
             umem.compact(&mut packet, &mut frames);
-            assert_eq!((packet.parts(), frames.len()), (left, 4 - left as usize), "{pieces:?}");
-            assert_eq!(umem.parts(&packet).collect::<Vec<_>>().concat(), bytes, "{pieces:?}");
+            assert_eq!(
+                (packet.parts(), frames.len()),
+                (left, 4 - left as usize),
+                "{pieces:?}"
+            );
+            assert_eq!(
+                umem.parts(&packet).collect::<Vec<_>>().concat(),
+                bytes,
+                "{pieces:?}"
+            );
             umem.release(packet, &mut frames);
             assert_eq!(frames.len(), 4);
             frames.into_iter().for_each(crate::frame::tests::end);

@@ -53,6 +53,8 @@ pub fn transfer(
     let receiver = to
         .enter(|| UdpSocket::bind(SocketAddr::new(address, 0)))
         .expect("a UDP port is free");
+    // As many of the largest ones as may be on the way: the usual buffer holds a dozen of 9,000 bytes.
+    crate::sys::receive_buffer(&receiver, 8 << 20).expect("root may have any buffer");
     receiver
         .set_read_timeout(Some(Duration::from_millis(200)))
         .expect("a time limit can be set");

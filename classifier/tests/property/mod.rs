@@ -290,7 +290,11 @@ fn twin_transport(mut headers: Headers, l4: &[u8], offset: u16) -> Headers {
 
 /// A frame of which only the first bytes are at hand says what the whole frame does, or that a header is cut off.
 fn in_parts(frame: &[u8], headers: &Headers) {
-    for cut in [frame.len() / 2, frame.len() * 3 / 4, frame.len().saturating_sub(1)] {
+    for cut in [
+        frame.len() / 2,
+        frame.len() * 3 / 4,
+        frame.len().saturating_sub(1),
+    ] {
         let (start, rest) = frame.split_at(cut);
         let Ok(found) = packet::parse_start(start, frame.len()) else {
             continue;

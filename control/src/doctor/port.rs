@@ -35,7 +35,12 @@ pub(super) fn waiting(facts: &Facts, reading: &Reading, found: &mut Found) {
         let message = format!("is not open: {message}");
         match cause {
             Cause::TooLarge { largest, .. } => {
-                found.fail("mtu", port, message, format!("ip link set dev {name} mtu {largest}"));
+                found.fail(
+                    "mtu",
+                    port,
+                    message,
+                    format!("ip link set dev {name} mtu {largest}"),
+                );
             }
             Cause::OtherProgram => {
                 let device = reading.devices.get(name);
@@ -178,7 +183,10 @@ fn queues(port: &Port, device: &Device, facts: &Facts, found: &mut Found) {
 
 /// A larger MTU than the port can have is there only for as long as the daemon takes to close it.
 fn mtu(port: &Port, found: &mut Found) {
-    let message = format!("MTU {}, of at most {}: {}", port.mtu, port.largest_mtu, port.mtu_limit);
+    let message = format!(
+        "MTU {}, of at most {}: {}",
+        port.mtu, port.largest_mtu, port.mtu_limit
+    );
     if port.mtu > port.largest_mtu {
         found.fail(
             "mtu",

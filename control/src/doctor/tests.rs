@@ -239,7 +239,15 @@ const FAULTS: &[Fault] = &[
         Outcome::Warn,
     ),
     (
-        |f, _| waits(f, Cause::TooLarge { mtu: 9000, largest: 3818 }),
+        |f, _| {
+            waits(
+                f,
+                Cause::TooLarge {
+                    mtu: 9000,
+                    largest: 3818,
+                },
+            )
+        },
         "mtu",
         Some("eth9"),
         Outcome::Fail,

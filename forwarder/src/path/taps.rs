@@ -184,14 +184,7 @@ fn departed(view: &View<'_>, record: &Record, mem: &impl Memory, departure: &Dep
 }
 
 /// Shows a packet at a point.
-fn show(
-    view: &View<'_>,
-    point: Point,
-    port: PortId,
-    mem: &impl Memory,
-    frame: &Frame,
-    record: &Record,
-) {
+fn show(view: &View<'_>, point: Point, port: PortId, mem: &impl Memory, frame: &Frame, record: &Record) {
     let worker = view.worker.unwrap_or(0);
     let mut headers = None;
     for tap in view.taps.iter().filter(|tap| tap.looks(point, port)) {
@@ -220,13 +213,7 @@ pub(super) fn refused(view: &View<'_>, mem: &impl Memory, frame: &Frame, reason:
 
 /// A packet that is being dropped.
 #[cold]
-pub(super) fn dropped(
-    view: &View<'_>,
-    mem: &impl Memory,
-    frame: &Frame,
-    reason: Reason,
-    decided: Decided,
-) {
+pub(super) fn dropped(view: &View<'_>, mem: &impl Memory, frame: &Frame, reason: Reason, decided: Decided) {
     let mut record = blank(view, mem.total(frame) as u32, End::Dropped(reason));
     let rule = (decided.list != 0).then_some(decided);
     match stage(reason, false) {

@@ -252,13 +252,7 @@ impl Socket {
         })
     }
 
-    fn bind(
-        &self,
-        ifindex: u32,
-        queue: u32,
-        flags: libc::__u16,
-        first: Option<&Socket>,
-    ) -> io::Result<()> {
+    fn bind(&self, ifindex: u32, queue: u32, flags: libc::__u16, first: Option<&Socket>) -> io::Result<()> {
         let address = libc::sockaddr_xdp {
             sxdp_family: libc::AF_XDP as libc::__u16,
             sxdp_flags: flags,

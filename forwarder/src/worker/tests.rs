@@ -335,7 +335,11 @@ fn half_a_packet_comes_back_with_its_port() {
     }));
     kernel.rx.publish();
     while lab.round() {}
-    assert_eq!(lab.census(), u64::from(FRAMES), "half a packet counts as being received");
+    assert_eq!(
+        lab.census(),
+        u64::from(FRAMES),
+        "half a packet counts as being received"
+    );
     lab.end();
 }
 

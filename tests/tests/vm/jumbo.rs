@@ -68,7 +68,14 @@ fn nine_thousand(kind: &str) {
         router.forwards();
         let large = router.mode();
         tests::lab::announce(&format!("{kind}: {small} with 1,500 bytes, {large} with 9,000"));
-        assert_eq!(large, if small == "zerocopy" { "copy" } else { small.as_str() });
+        assert_eq!(
+            large,
+            if small == "zerocopy" {
+                "copy"
+            } else {
+                small.as_str()
+            }
+        );
         router.conserves(2_000, 9_000 - 48);
         router.margay.check_sums();
     } else {

@@ -7,6 +7,7 @@ mod coexist;
 mod core;
 mod jumbo;
 mod life;
+mod machine;
 mod modes;
 mod tap;
 mod vlan;

@@ -1,5 +1,6 @@
 //! One guest: its NICs and wires, what it runs, and how it ends.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::path::{Path, PathBuf};
@@ -45,6 +46,16 @@ const QUEUES: u8 = 5;
 
 const WIRES: u8 = 2;
 
+/// What every script of a guest begins with: programs are found, modules are loaded on demand, what is written goes to memory.
+pub fn prelude(tools: &Tools, kernel: &Found) -> String {
+    format!(
+        "export PATH={path} HOME=/root LC_ALL=C\nbusybox='{busybox}'\nmodules='{modules}'\n{LAB}",
+        path = run::SYSTEM.join(":"),
+        busybox = tools.busybox_program().display(),
+        modules = kernel.folder.join("lib/modules").display(),
+    )
+}
+
 /// The guest's script: what the labs need, the labs, the end.
 pub fn script(tools: &Tools, kernel: &Found, labs: &Path, filters: &[&str]) -> String {
     let kinds: Vec<String> = nics()
@@ -54,16 +65,14 @@ pub fn script(tools: &Tools, kernel: &Found, labs: &Path, filters: &[&str]) -> S
     let data = run::root().join("../shared/data");
     let data = std::env::var_os("MARGAY_DATA").map_or(data, PathBuf::from);
     format!(
-        "export PATH={path} HOME=/root LC_ALL=C CI='{ci}' MARGAY_DATA='{data}' MARGAY_VM_NICS='{kinds}' MARGAY_BIN_DIR='{binaries}'\n\
-         export MARGAY_VM_TOOLS='{tools}'\nbusybox='{busybox}'\nmodules='{modules}'\n{LAB}\
-         cd '{root}'\n'{labs}' --test-threads 1 --nocapture{filters}\necho \"{ENDED}$?\"\npower_off\n",
-        path = run::SYSTEM.join(":"),
+        "{prelude}export CI='{ci}' MARGAY_DATA='{data}' MARGAY_VM_NICS='{kinds}' MARGAY_BIN_DIR='{binaries}'\n\
+         export MARGAY_VM_TOOLS='{tools}'\n\
+         cd '{root}'\n'{labs}' --test-threads 1 --nocapture --skip {OUTSIDE}{filters}\necho \"{ENDED}$?\"\npower_off\n",
+        prelude = prelude(tools, kernel),
         data = data.display(),
         kinds = kinds.join(" "),
         binaries = run::binaries().display(),
         tools = tools.folder.display(),
-        busybox = tools.busybox_program().display(),
-        modules = kernel.folder.join("lib/modules").display(),
         root = run::root().join("tests").display(),
         labs = labs.display(),
         filters = filters
@@ -72,6 +81,9 @@ pub fn script(tools: &Tools, kernel: &Found, labs: &Path, filters: &[&str]) -> S
             .collect::<String>(),
     )
 }
+
+/// Labs whose names begin so run on this machine and boot a guest of their own: a workload.
+pub const OUTSIDE: &str = "machine::";
 
 const LAB: &str = include_str!("lab.sh");
 
@@ -200,12 +212,9 @@ fn in_own_network(command: &Command) -> Command {
     own
 }
 
-/// Starts QEMU.
-fn boot(tools: &Tools, kernel: &Found, initial: &Path, script: &Path) -> Result<Child, Failure> {
+/// QEMU with one guest that has no NICs yet, and a console where this process has its own.
+fn machine(tools: &Tools, kernel: &Found, initial: &Path, script: &str) -> Command {
     let mut qemu = tools.qemu();
-    if can_bridge() {
-        qemu = in_own_network(&qemu);
-    }
     qemu.args(["-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max"])
         .args(["-smp", "2", "-m", "2G", "-nodefaults", "-no-reboot"])
         .args(["-display", "none", "-serial", "stdio"])
@@ -216,13 +225,43 @@ fn boot(tools: &Tools, kernel: &Found, initial: &Path, script: &Path) -> Result<
         // Emulation stops a processor for longer than the watchdogs think possible.
         .arg("-append")
         .arg(format!(
-            "console=ttyS0 loglevel=3 panic=-1 oops=panic nowatchdog mitigations=off margay.script={}",
-            script.display()
+            "console=ttyS0 loglevel=3 panic=-1 oops=panic nowatchdog mitigations=off margay.script={script}"
         ))
         .args([
             "-virtfs",
             "local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap",
         ]);
+    qemu
+}
+
+/// Writes a program that boots a guest: its first argument is the guest's script, the others are QEMU's.
+pub fn launcher(cache: &Path, tools: &Tools, kernel: &Found, initial: &Path) -> Result<PathBuf, Failure> {
+    let path = cache.join(format!("launch-{}.sh", kernel.version));
+    let qemu = machine(tools, kernel, initial, "'\"$script\"'");
+    let quoted = |word: &OsStr| format!("'{}' ", word.to_string_lossy());
+    let mut text = "#!/bin/sh\nscript=$1\nshift\n".to_owned();
+    for (name, value) in qemu.get_envs() {
+        text += &format!(
+            "export {}={}\n",
+            name.to_string_lossy(),
+            quoted(value.unwrap_or_default())
+        );
+    }
+    text += "exec ";
+    for word in std::iter::once(qemu.get_program()).chain(qemu.get_args()) {
+        text += &quoted(word);
+    }
+    text += "\"$@\"\n";
+    fs::write(&path, text).map_err(|error| Failure(format!("{}: {error}", path.display())))?;
+    Ok(path)
+}
+
+/// Starts QEMU.
+fn boot(tools: &Tools, kernel: &Found, initial: &Path, script: &Path) -> Result<Child, Failure> {
+    let mut qemu = machine(tools, kernel, initial, &script.display().to_string());
+    if can_bridge() {
+        qemu = in_own_network(&qemu);
+    }
     for word in network() {
         qemu.arg(word);
     }
@@ -263,7 +302,9 @@ fn network() -> Vec<String> {
             ];
             for (end, device) in ends {
                 let far = match (kind, end) {
-                    (QUEUES, 1) => format!("tap,ifname=wire{wire}.1,queues=2,script=no,downscript=no,vhost=off"),
+                    (QUEUES, 1) => {
+                        format!("tap,ifname=wire{wire}.1,queues=2,script=no,downscript=no,vhost=off")
+                    }
                     (QUEUES, _) => format!("tap,ifname=wire{wire}.2,script=no,downscript=no,vhost=off"),
                     _ => format!("hubport,hubid={hub}"),
                 };

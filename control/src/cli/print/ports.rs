@@ -12,7 +12,8 @@ pub(in crate::cli) fn ports<W: Write>(out: &mut W, answer: &Value, statistics: b
     let mut list = Table::new(
         out,
         &[
-            "NAME", "ROLE", "LINK", "MODE", ">QUEUES", ">MTU", ">MAX-MTU", "MAC", "INGRESS", "EGRESS", "ON-EXIT",
+            "NAME", "ROLE", "LINK", "MODE", ">QUEUES", ">MTU", ">MAX-MTU", "MAC", "INGRESS", "EGRESS",
+            "ON-EXIT",
         ],
     );
     for port in ports {

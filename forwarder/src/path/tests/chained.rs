@@ -131,7 +131,10 @@ fn large_packets_wait_in_no_more_frames_than_small_ones() {
     }
     assert!(rig.path.held_frames() <= crate::tables::MAX_HELD);
     assert!(rig.path.held() > 10, "some wait");
-    assert_eq!(rig.totals(UPLINK).reason(Reason::HoldFull).packets, 100 - rig.path.held() as u64);
+    assert_eq!(
+        rig.totals(UPLINK).reason(Reason::HoldFull).packets,
+        100 - rig.path.held() as u64
+    );
 }
 
 #[test]

@@ -215,7 +215,10 @@ fn a_packet_in_several_frames_is_put_together() {
     let (mut a, mut kernel_a) = queue(0, &umem);
     let (mut b, mut kernel_b) = queue(1, &umem);
     a.refill(&mut free);
-    let addrs = deliver_parts(&mut kernel_a, &[(1792, true), (1792, true), (5, false), (60, false)]);
+    let addrs = deliver_parts(
+        &mut kernel_a,
+        &[(1792, true), (1792, true), (5, false), (60, false)],
+    );
     let mut burst = Vec::new();
     // The second look finds the rest of the packet.
     assert_eq!(a.receive(2, &mut burst), 2);
@@ -232,7 +235,10 @@ fn a_packet_in_several_frames_is_put_together() {
     b.kick();
     let sent: Vec<Desc> = std::iter::from_fn(|| kernel_b.tx.pop()).collect();
     assert_eq!(sent.iter().map(|desc| desc.addr).collect::<Vec<_>>(), addrs[..3]);
-    assert_eq!(sent.iter().map(Desc::goes_on).collect::<Vec<_>>(), [true, true, false]);
+    assert_eq!(
+        sent.iter().map(Desc::goes_on).collect::<Vec<_>>(),
+        [true, true, false]
+    );
     for desc in sent {
         assert!(kernel_b.completion.push(desc.addr));
     }
@@ -253,7 +259,9 @@ fn a_ring_without_room_for_all_frames_of_a_packet_takes_none() {
         assert!(q.accepts(&frame));
         q.send(frame);
     }
-    let parts: Vec<(u64, u32)> = (0..2).map(|_| (free.pop().unwrap().surrender().0, 1000)).collect();
+    let parts: Vec<(u64, u32)> = (0..2)
+        .map(|_| (free.pop().unwrap().surrender().0, 1000))
+        .collect();
     let packet = umem.links().chain(&parts);
     assert!(!q.accepts(&packet), "room for one of two");
     umem.release(packet, &mut free);
