@@ -106,11 +106,11 @@ pub fn test(words: &[&str]) -> Result<(), Failure> {
         );
         let is_outside = |filter: &&str| filter.starts_with(guest::OUTSIDE);
         let mut result = Ok(());
-        if filters.is_empty() || !filters.iter().all(|filter| is_outside(filter)) {
+        if filters.is_empty() || !filters.iter().all(is_outside) {
             let script = guest::script(&tools, found, &labs, filters);
             result = guest::run(&cache, &tools, found, &initial, &script);
         }
-        if result.is_ok() && (filters.is_empty() || filters.iter().any(|filter| is_outside(filter))) {
+        if result.is_ok() && (filters.is_empty() || filters.iter().any(is_outside)) {
             result = outside(&cache, &tools, found, &initial, &labs, filters);
         }
         let seconds = begun.elapsed().as_secs();
