@@ -106,6 +106,7 @@ fn reload(router: &Router, mode: &str) {
 /// Waits until a process that was asked to end has ended. igb resets its device whenever a socket or the program goes, which
 /// takes seconds here; what the process waits for in the kernel is told when it does not end.
 fn ends(process: &tests::host::Program) {
+    let begun = Instant::now();
     wait_for("margayd ends", LIMIT * 3, || {
         process.exited().ok_or_else(|| {
             let tasks = std::fs::read_dir(format!("/proc/{}/task", process.pid()))
@@ -118,6 +119,10 @@ fn ends(process: &tests::host::Program) {
                 .join("\n")
         })
     });
+    let seconds = begun.elapsed().as_secs_f64();
+    if seconds > 5.0 {
+        announce(&format!("margayd took {seconds:.1} s to end"));
+    }
 }
 
 /// Killed while frames are on their way, and started again at once: the driver's queues are still being taken down.
