@@ -130,9 +130,12 @@ fn watched(tools: &Tools, kernel: &Found, initial: &Path, script: &Path, log: &P
 
 /// How a guest ended that said this.
 fn verdict(said: &str, silent: bool) -> Result<(), Failure> {
-    let status = said
-        .rsplit_once(ENDED)
-        .map(|(_, rest)| rest.split_whitespace().next().unwrap_or_default());
+    // The kernel's own messages may follow without a space.
+    let status = said.rsplit_once(ENDED).map(|(_, rest)| {
+        rest.split(|c: char| !c.is_ascii_digit())
+            .next()
+            .unwrap_or_default()
+    });
     match status {
         Some("0") => Ok(()),
         Some(status) => Err(Failure(format!("labs ended with {status}"))),
@@ -329,6 +332,13 @@ mod tests {
         assert!(
             verdict(
                 "test a ... ok\nmargay-vm: labs ended with 0\n[ 9.0] reboot: Power down\n",
+                false
+            )
+            .is_ok()
+        );
+        assert!(
+            verdict(
+                "margay-vm: labs ended with 0[ 307.391039] sysrq: Power Off\n\n",
                 false
             )
             .is_ok()
