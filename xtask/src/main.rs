@@ -115,10 +115,17 @@ fn labs(filter: &[&str], threads: &str) -> std::process::Command {
     cargo
 }
 
-/// The labs one after the other, each for as long as it takes to see what is rare.
+/// The labs one after the other, each for as long as it takes to see what is rare, then the mirror's tests with the full table.
 fn soak(filter: Option<&str>) -> Result<(), Failure> {
     run::need_root("labs make network namespaces and load BPF programs")?;
     setup::install(&[setup::BUILD, setup::NETWORK, setup::DEMO, setup::LABS])?;
     run::build_binaries()?;
-    run::succeed(labs(filter.as_slice(), "1").env("MARGAY_SOAK", "1"))
+    run::succeed(labs(filter.as_slice(), "1").env("MARGAY_SOAK", "1"))?;
+    let mut mirror = run::cargo();
+    mirror
+        .args(["test", "--package", "control", "--test", "mirror"])
+        .args(filter)
+        .args(["--", "--nocapture"])
+        .env("MARGAY_SOAK", "1");
+    run::succeed(&mut mirror)
 }

@@ -1,11 +1,92 @@
 //! Lost messages and a full Internet table.
 
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use control::mirror::MirrorConfig;
 
 use crate::found;
 use crate::lab::{Lab, inside, sh};
+
+/// At most so many prefixes of the shared Internet table as lines for `ip -batch`, in a file of its own; `None`, said loudly, where the
+/// table is missing.
+fn table(test: &str, most: usize) -> Option<PathBuf> {
+    let data = std::env::var("MARGAY_DATA").unwrap_or_else(|_| "../../shared/data".to_owned());
+    let file = Path::new(&data).join("prefixes.txt.gz");
+    if !file.exists() {
+        eprintln!(
+            "SKIPPED {test}: no {}; MARGAY_DATA names another folder",
+            file.display()
+        );
+        return None;
+    }
+    let batch = std::env::temp_dir().join(format!("mir-{}-{test}", std::process::id()));
+    sh(&format!(
+        "zcat {} | head -n {most} | awk '{{ g = index($1, \":\") ? \"2001:db8:a::2\" : \"10.0.\" NR % 2 \".2\"; print \"route add \" $1 \" via \" g }}' > {}",
+        file.display(),
+        batch.display()
+    ));
+    Some(batch)
+}
+
+/// A table is loaded while the mirror follows with a buffer that holds a few messages: it loses some all the time, reads the kernel's
+/// tables anew again and again, never forgets what it had, and equals the kernel in the end.
+#[test]
+fn a_table_through_a_small_buffer() {
+    let most = match std::env::var_os("MARGAY_SOAK") {
+        Some(_) => usize::MAX >> 1,
+        None => 100_000,
+    };
+    inside("size::a_table_through_a_small_buffer", |_| async move {
+        let Some(batch) = table("a_table_through_a_small_buffer", most) else {
+            return;
+        };
+        let mut lab = Lab::start(MirrorConfig {
+            rcvbuf: 32 << 10,
+            ..MirrorConfig::default()
+        })
+        .await;
+        sh("ip route add 240.0.0.0/8 via 10.0.1.2");
+        lab.until("the first route is there", |lab| {
+            found(lab, "240.1.1.1") != "nothing"
+        })
+        .await;
+        let mut loading = Command::new("ip")
+            .args(["-force", "-batch"])
+            .arg(&batch)
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("ip");
+        while loading.try_wait().expect("ip").is_none() {
+            lab.pump(Duration::from_millis(50)).await;
+            assert_eq!(found(&lab, "240.1.1.1"), "240.0.0.0/8: 10.0.1.2 x1");
+        }
+        std::fs::remove_file(&batch).expect("batch file");
+        let quiet = Instant::now();
+        loop {
+            let differences = lab.mirror.diff_kernel(&mut lab.plane, None).await.expect("diff");
+            if differences.is_empty() {
+                break;
+            }
+            assert!(
+                quiet.elapsed() < Duration::from_secs(120),
+                "{} differences stay",
+                differences.len()
+            );
+            lab.pump(Duration::from_millis(100)).await;
+        }
+        let stats = lab.mirror.stats();
+        assert!(stats.overruns > 0, "{stats:?}");
+        eprintln!(
+            "{} routes through a small buffer: equal {:.2} s after the last one, {} overruns, {} dumps",
+            lab.plane.fib.len(254),
+            quiet.elapsed().as_secs_f64(),
+            stats.overruns,
+            stats.resyncs
+        );
+    });
+}
 
 /// Kilobytes of this process that are in memory.
 fn resident() -> String {
@@ -74,23 +155,10 @@ fn overruns_are_survived() {
 
 #[test]
 fn a_full_table() {
-    let data = std::env::var("MARGAY_DATA").unwrap_or_else(|_| "../../shared/data".to_owned());
-    let file = std::path::Path::new(&data).join("prefixes.txt.gz");
-    if !file.exists() {
-        eprintln!(
-            "SKIPPED a_full_table: no {}; MARGAY_DATA names another folder",
-            file.display()
-        );
-        return;
-    }
-    let file = file.canonicalize().expect("path");
     inside("size::a_full_table", |_| async move {
-        let batch = std::env::temp_dir().join(format!("mir-{}.table", std::process::id()));
-        sh(&format!(
-            "zcat {} | awk '{{ g = index($1, \":\") ? \"2001:db8:a::2\" : \"10.0.\" NR % 2 \".2\"; print \"route add \" $1 \" via \" g }}' > {}",
-            file.display(),
-            batch.display()
-        ));
+        let Some(batch) = table("a_full_table", usize::MAX >> 1) else {
+            return;
+        };
         let loading = std::time::Instant::now();
         sh(&format!(
             "ip -force -batch {} 2>/dev/null || true",

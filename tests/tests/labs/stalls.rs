@@ -199,6 +199,39 @@ fn noticed_in_time() {
     net.margay.check_sums();
 }
 
+/// A worker that others keep from its core is noticed as a stopped one is. It gets what nobody else wants of the core (`SCHED_IDLE`), and
+/// everybody wants it.
+#[test]
+fn a_starved_worker_is_noticed() {
+    let Some(net) = build("hungry", "workers = [0]\n") else {
+        return;
+    };
+    let stream = net.stream();
+    let worker = net.margay.threads("margay-w")[0];
+    net.node.r.sh(&format!("chrt --idle --pid 0 {worker}"));
+    let competitors: Vec<_> = (0..8)
+        .map(|n| {
+            let line = "taskset -c 0 sh -c 'while :; do :; done'";
+            net.node.u.spawn(&format!("greedy{n}"), line)
+        })
+        .collect();
+    let kernel = net.by_kernel();
+    wait_for("the kernel takes over from a starved worker", LIMIT, || {
+        net.by_kernel() > kernel + 1_000
+    });
+    for competitor in competitors {
+        competitor.end();
+    }
+    net.node.r.sh(&format!("chrt --other --pid 0 {worker}"));
+    wait_for("margayd takes over again", LIMIT, || {
+        let (kernel, own) = (net.by_kernel(), net.margay.port("up1", "forwarded"));
+        stream.flows_on(100);
+        net.by_kernel() == kernel && net.margay.port("up1", "forwarded") > own
+    });
+    assert_eq!(stream.stop().corrupt, 0);
+    net.margay.check_sums();
+}
+
 /// Packets that a busy machine kept from margayd, or margayd's worker from its core.
 fn missed(margay: &Margay) -> u64 {
     margay.missed() + margay.drops("stale")
