@@ -33,6 +33,11 @@ impl Entry {
             except: Vec::new(),
         }
     }
+
+    /// The entries of one port: its own, and that of VLAN sub-interfaces by the usual names.
+    pub fn with_vlans(name: &str) -> [Entry; 2] {
+        [Entry::of(name.to_owned()), Entry::of(format!("{name}.*"))]
+    }
 }
 
 impl Entry {
@@ -148,17 +153,14 @@ pub fn entries(config: &Config, set: &BTreeMap<String, AclNames>) -> Vec<Entry> 
 }
 
 fn push(entries: &mut Vec<Entry>, name: &str, except: &[String]) {
+    if !name.ends_with('*') {
+        // VLAN sub-interfaces: the kernel still gets tagged frames.
+        return entries.extend(Entry::with_vlans(name));
+    }
     entries.push(Entry {
         name: name.to_owned(),
         except: except.to_vec(),
     });
-    if !name.ends_with('*') {
-        // VLAN sub-interfaces: the kernel still gets tagged frames.
-        entries.push(Entry {
-            name: format!("{name}.*"),
-            except: Vec::new(),
-        });
-    }
 }
 
 /// The transaction that replaces the table by one that guards `entries`, or takes it away when there are none.

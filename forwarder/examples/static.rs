@@ -12,7 +12,7 @@ use std::error::Error;
 use std::io::BufRead;
 use std::net::{IpAddr, Ipv4Addr};
 
-use forwarder::fib::{AdjState, Adjacency, Group, Member};
+use forwarder::fib::{AdjState, Adjacency, Group, Member, VrfId};
 use forwarder::{AntiSpoof, Dataplane, MacAddr, Mode, PortAttrs, PortId, PortSpec, Profile, Role, Settings};
 
 const MAIN: u32 = 254;
@@ -35,6 +35,7 @@ fn open(dataplane: &mut Dataplane, device: &str) -> Result<(PortId, u32, MacAddr
         mac,
         mtu: read(device, "mtu")?.parse()?,
         up: true,
+        vrf: VrfId::DEFAULT,
         icmp4_source: Some(Ipv4Addr::new(192, 0, 0, 8)),
         icmp6_sources: Vec::new(),
     };
@@ -84,7 +85,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         eprintln!("warning: {warning}");
     }
 
-    let local: Result<Vec<_>, _> = values("--local").iter().map(|prefix| prefix.parse()).collect();
+    let local: Result<Vec<_>, Box<dyn Error>> = values("--local")
+        .iter()
+        .map(|prefix| Ok((VrfId::DEFAULT, prefix.parse()?)))
+        .collect();
     dataplane.set_local(&local?, &[])?;
     let mut ports = BTreeMap::new();
     for device in values("--port") {
@@ -92,7 +96,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         ports.insert(device, port);
     }
     let fib = dataplane.fib();
-    fib.set_tables(&[MAIN]);
+    fib.set_tables(&[MAIN])?;
     for route in values("--route") {
         let (prefix, to) = route.split_once('=').ok_or("a route is PREFIX=DEV@MAC")?;
         let (device, neighbour) = to.split_once('@').ok_or("a route is PREFIX=DEV@MAC")?;

@@ -15,7 +15,7 @@ use classifier::packet::Headers;
 
 use crate::acl::Instance;
 use crate::error::Error;
-use crate::fib::Fib;
+use crate::fib::{Fib, VrfId};
 use crate::frame::Frame;
 use crate::path::explain::{Explanation, explain};
 use crate::port::open::{count_queues, open, steered};
@@ -306,8 +306,12 @@ impl Dataplane {
         Ok(())
     }
 
-    /// Adds and removes prefixes of the kernel's local table: unicast, broadcast and anycast alike. Removals go first.
-    pub fn set_local(&mut self, add: &[IpPrefix], remove: &[IpPrefix]) -> Result<(), Error> {
+    /// Adds and removes prefixes that are the kernel's own in a VRF: unicast, broadcast and anycast alike. Removals go first.
+    pub fn set_local(
+        &mut self,
+        add: &[(VrfId, IpPrefix)],
+        remove: &[(VrfId, IpPrefix)],
+    ) -> Result<(), Error> {
         self.steer.set_local(add, remove)
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::acl::Instance;
+use crate::fib::VrfId;
 
 /// An Ethernet address, in the order of the wire.
 pub type MacAddr = [u8; 6];
@@ -169,6 +170,8 @@ pub struct PortAttrs {
     pub mtu: u32,
     /// Whether the device is up and has a carrier.
     pub up: bool,
+    /// Whose routes and own addresses hold for what comes in here.
+    pub vrf: VrfId,
     /// Source of ICMP errors about packets that came in here; `None` when the node has no address to use.
     pub icmp4_source: Option<Ipv4Addr>,
     /// Sources for ICMPv6 errors about packets that came in here, best first.

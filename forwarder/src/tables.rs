@@ -9,7 +9,7 @@ use crossbeam::queue::ArrayQueue;
 
 use crate::acl::Instance;
 use crate::counters::Counters;
-use crate::fib::{Fib, Routes};
+use crate::fib::{Fib, Routes, VrfId};
 use crate::settings::{AntiSpoof, Direction, MAX_PORTS, MacAddr, PortAttrs, PortId, PortSpec, Settings};
 use crate::watch::Watch;
 
@@ -43,6 +43,7 @@ pub(crate) struct Port {
     pub(crate) up: bool,
     pub(crate) fix_checksums: bool,
     pub(crate) anti_spoof: AntiSpoof,
+    pub(crate) vrf: VrfId,
     pub(crate) icmp4_source: Option<Ipv4Addr>,
     pub(crate) icmp6_sources: Vec<Ipv6Addr>,
     pub(crate) ingress: Option<Arc<Instance>>,
@@ -59,6 +60,7 @@ impl Port {
             up: false,
             fix_checksums: false,
             anti_spoof: AntiSpoof::Off,
+            vrf: VrfId::DEFAULT,
             icmp4_source: None,
             icmp6_sources: Vec::new(),
             ingress: None,
@@ -70,6 +72,7 @@ impl Port {
         self.mac = attrs.mac;
         self.mtu = attrs.mtu;
         self.up = attrs.up;
+        self.vrf = attrs.vrf;
         self.icmp4_source = attrs.icmp4_source;
         self.icmp6_sources.clone_from(&attrs.icmp6_sources);
     }

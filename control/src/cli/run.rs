@@ -122,8 +122,12 @@ pub(super) fn run(cli: &Cli, out: &mut impl Write) -> Exit {
         Command::Route { command } => match command {
             None => route_show(cli, out, None, false),
             Some(RouteCommand::Show(args)) => route_show(cli, out, args.table, args.diff_kernel),
-            Some(RouteCommand::Get { address }) => {
-                let answer = ask(cli, "route get", json!({ "address": address }))?;
+            Some(RouteCommand::Get { address, port }) => {
+                let mut args = json!({ "address": address });
+                if let Some(port) = port {
+                    args["in"] = json!(port);
+                }
+                let answer = ask(cli, "route get", args)?;
                 show(cli, out, &answer, |out| print::route_get(out, &answer))?;
                 Ok(0)
             }

@@ -54,6 +54,9 @@ pub enum RouteCommand {
     Get {
         /// The address
         address: IpAddr,
+        /// The port that the packets come in by: the tables of its VRF are looked up
+        #[arg(long = "in", value_name = "PORT")]
+        port: Option<String>,
     },
 }
 

@@ -24,12 +24,13 @@ impl Daemon {
         let Some(open) = self.ports.open.get(&args.port) else {
             return Err(no_port(&args.port));
         };
-        let (id, acl) = (open.id, open.acl.clone());
+        let (id, index, acl) = (open.id, open.ifindex, open.acl.clone());
         let headers = packet(args);
-        let route = self.mirror.route_get(args.to);
+        let route = self.mirror.route_get(Some(index), args.to);
         let is_own = route
             .as_ref()
             .is_some_and(|route| ["local", "broadcast", "anycast"].contains(&route.kind));
+        let tables = self.mirror.tables_of(Some(index), args.to.is_ipv6()).to_vec();
         if is_own || stays_on_the_link(args.to) {
             return Ok(json!({
                 "schema": "margay.explain/1",
@@ -39,6 +40,7 @@ impl Daemon {
                 "egress_rule": null,
                 "nearest_allow": null,
                 "route": route,
+                "tables": tables,
                 "nexthop": null,
                 "egress_port": null,
                 "anti_spoofing": null,
@@ -75,6 +77,7 @@ impl Daemon {
             "egress_rule": self.rule(told.egress_rule, egress_list.as_deref()),
             "nearest_allow": nearest,
             "route": route,
+            "tables": tables,
             "nexthop": nexthop,
             "egress_port": egress.map(|(name, _)| name),
             "resolved": told.resolved,

@@ -61,8 +61,10 @@ struct Daemon {
     released: BTreeSet<String>,
     /// What an earlier configuration closed: kept closed until this one is in force.
     kept: Vec<guard::Entry>,
-    /// Devices upon closed ports that the guard holds.
+    /// Devices upon closed ports, and ports with tables of their own, that the guard holds.
     stacked: BTreeSet<String>,
+    /// The VRFs as they were when the guard was looked at last.
+    vrfs_seen: u64,
     dataplane: Dataplane,
     mirror: Mirror,
     ports: Ports,
@@ -192,6 +194,7 @@ async fn serve(prepared: Prepared) -> Result<(), ErrorBody> {
         released: BTreeSet::new(),
         kept,
         stacked: BTreeSet::new(),
+        vrfs_seen: 0,
         dataplane,
         mirror,
         ports: Ports::default(),
@@ -323,8 +326,13 @@ impl Daemon {
         for event in &events {
             self.publish_event(event);
         }
-        if self.mirror.complete() && (links_changed || !self.ports.begun()) {
+        let vrfs = self.mirror.vrf_generation();
+        let vrfs_changed = std::mem::replace(&mut self.vrfs_seen, vrfs) != vrfs;
+        if self.mirror.complete() && (links_changed || vrfs_changed || !self.ports.begun()) {
             self.guard_stacked();
+            if vrfs_changed && self.ports.begun() {
+                self.apply_to_ports();
+            }
             self.sync_ports();
             self.check_ready();
         }

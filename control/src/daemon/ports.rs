@@ -263,8 +263,16 @@ impl Daemon {
                 tracing::warn!("port {name}: there is no list {list:?}: everything is denied until there is");
             }
         }
-        let spec = translate::spec(name, link.index, &port, &acl, attrs, &mut self.lists);
-        let on_exit = port.on_exit(&acl);
+        let on_exit = self.on_exit_of(name, &port, &acl);
+        if on_exit != port.on_exit(&acl) {
+            let file = self.file.display();
+            tracing::warn!(
+                "{file}:{}: port {name} has tables of its own (a VRF's, or by `ip rule`): it is closed when margayd is not there, whatever on_exit says",
+                port.line
+            );
+        }
+        let closed = on_exit == OnExit::Drop;
+        let spec = translate::spec(name, link.index, &port, &acl, attrs, closed, &mut self.lists);
         let started = Instant::now();
         let id = self
             .dataplane
@@ -322,6 +330,7 @@ impl Daemon {
                 continue;
             };
             let acl = self.acl_of(name, &port);
+            let on_exit = self.on_exit_of(name, &port, &acl);
             let Some(open) = self.ports.open.get_mut(name) else {
                 continue;
             };
@@ -331,7 +340,7 @@ impl Daemon {
                 open.port.anti_spoof,
                 open.port.fix_checksums,
             ) == (port.role, port.mode, port.anti_spoof, port.fix_checksums)
-                && open.on_exit == port.on_exit(&acl);
+                && open.on_exit == on_exit;
             if !same {
                 reopen.insert(name.clone());
                 continue;

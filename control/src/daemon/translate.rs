@@ -3,7 +3,7 @@
 use forwarder::{Error, PortSpec, Settings};
 
 use super::lists::Lists;
-use crate::config::{self, AclNames, Config, Hash, OnExit, Port, Workers};
+use crate::config::{self, AclNames, Config, Hash, Port, Workers};
 use crate::mirror::MirrorError;
 use crate::socket::{Code, ErrorBody};
 
@@ -85,6 +85,7 @@ pub(super) fn spec(
     port: &Port,
     acl: &AclNames,
     attrs: forwarder::PortAttrs,
+    closed: bool,
     lists: &mut Lists,
 ) -> PortSpec {
     PortSpec {
@@ -100,7 +101,7 @@ pub(super) fn spec(
             config::Mode::Copy => forwarder::Mode::Copy,
             config::Mode::Generic => forwarder::Mode::Generic,
         },
-        on_exit_drop: port.on_exit(acl) == OnExit::Drop,
+        on_exit_drop: closed,
         fix_checksums: port.fix_checksums == config::FixChecksums::Auto,
         anti_spoof: match port.anti_spoof {
             config::AntiSpoof::Strict => forwarder::AntiSpoof::Strict,
@@ -131,6 +132,7 @@ pub(super) fn mirror_error(error: &MirrorError) -> ErrorBody {
             source.kind() == std::io::ErrorKind::PermissionDenied
         }
         MirrorError::Dataplane(error) => return dataplane_error(error),
+        MirrorError::Tables(_) => false,
     };
     if permission {
         ErrorBody::new(Code::NotPermitted, error.to_string()).hint("run as root or with CAP_NET_ADMIN")

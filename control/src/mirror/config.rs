@@ -5,7 +5,7 @@ use std::time::Duration;
 /// What the mirror is to follow.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MirrorConfig {
-    /// The routing tables that are looked up, in this order.
+    /// The routing tables that are looked up, in this order, for devices that neither a VRF nor a rule gives others.
     pub tables: Vec<u32>,
     /// Bytes of the multicast socket's receive buffer. An overrun costs a dump of the kernel's tables.
     pub rcvbuf: usize,
@@ -39,6 +39,9 @@ pub enum MirrorError {
         /// What the kernel said.
         source: std::io::Error,
     },
+    /// There is no memory for the tables.
+    #[error("no route table can be made: {0}")]
+    Tables(String),
     /// The data plane refused a change.
     #[error("data plane: {0}")]
     Dataplane(#[from] forwarder::Error),

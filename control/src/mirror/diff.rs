@@ -11,6 +11,7 @@ use super::program::Program;
 use super::rib::TargetId;
 use super::state::{LOCAL_TABLE, State};
 use super::view::Difference;
+use super::vrf::Vrf;
 
 /// Everything in which a fresh dump, the mirror and the data plane do not agree.
 ///
@@ -28,7 +29,14 @@ pub fn compare(
     let mut same = SameTargets::default();
     // Groups are shared: each is compared once.
     let mut groups: HashMap<GroupId, bool> = HashMap::new();
-    let tables = state.tables.iter().copied().chain([LOCAL_TABLE]);
+    let tables = state
+        .followed
+        .union(&fresh.followed)
+        .copied()
+        .chain([LOCAL_TABLE]);
+    if only.is_none() {
+        compare_vrfs(fresh, gaps, state, program, fib, &mut differences);
+    }
     for table in tables.filter(|table| only.is_none_or(|only| only == *table)) {
         for prefix in fresh.rib.prefixes(table) {
             if !same.routes(fresh, state, table, prefix) {
@@ -61,28 +69,61 @@ pub fn compare(
     differences
 }
 
+/// Which tables are looked up for the packets of each device.
+fn compare_vrfs(
+    fresh: &State,
+    gaps: Gaps,
+    state: &State,
+    program: &Program,
+    fib: &Fib,
+    differences: &mut Vec<Difference>,
+) {
+    let devices: BTreeSet<u32> = fresh.vrfs.keys().chain(state.vrfs.keys()).copied().collect();
+    let text = |vrf: Option<&Vrf>| match vrf {
+        Some(vrf) => format!(
+            "IPv4 by tables {:?}, IPv6 by tables {:?}",
+            vrf.tables.v4, vrf.tables.v6
+        ),
+        None => "by the configured tables".to_owned(),
+    };
+    for index in devices {
+        let (kernel, own) = (fresh.vrfs.get(&index), state.vrfs.get(&index));
+        let link = fresh.links.get(&index).or_else(|| state.links.get(&index));
+        let programmed = own.is_none_or(|vrf| fib.vrf(program.vrf(state, index)) == Some(&vrf.lookups()));
+        if kernel != own && !gaps.others || !programmed {
+            let margay = if programmed {
+                text(own)
+            } else {
+                "not programmed".to_owned()
+            };
+            differences.push(Difference {
+                prefix: format!("iif {}", link.map_or("?", |link| link.name.as_str())),
+                table: own
+                    .or(kernel)
+                    .and_then(|vrf| vrf.tables.v4.first().copied())
+                    .unwrap_or(0),
+                kernel: text(kernel),
+                margay,
+            });
+        }
+    }
+}
+
 /// The steering program's prefixes against the local table and what VRFs have of their own.
 fn compare_local(state: &State, program: &Program, differences: &mut Vec<Difference>) {
-    let tables = state.tables.iter().copied().chain([LOCAL_TABLE]);
-    let wanted: BTreeSet<IpPrefix> = tables
-        .flat_map(|table| {
-            let prefixes = state.rib.prefixes(table);
-            prefixes.filter(move |prefix| state.has_local(table, *prefix))
-        })
-        .collect();
-    for prefix in wanted.symmetric_difference(program.local()) {
-        let side = |yes: bool| {
-            if yes {
-                "to the kernel".to_owned()
-            } else {
-                String::new()
-            }
+    let wanted = program.expected_local(state);
+    for entry in wanted.symmetric_difference(program.local()) {
+        let (prefix, vrf) = entry;
+        let side = |yes: bool| match (yes, vrf.0) {
+            (false, _) => String::new(),
+            (true, 0) => "to the kernel".to_owned(),
+            (true, number) => format!("to the kernel in VRF {number}"),
         };
         differences.push(Difference {
             prefix: prefix.to_string(),
             table: LOCAL_TABLE,
-            kernel: side(wanted.contains(prefix)),
-            margay: side(program.local().contains(prefix)),
+            kernel: side(wanted.contains(entry)),
+            margay: side(program.local().contains(entry)),
         });
     }
 }

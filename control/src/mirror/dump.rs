@@ -3,6 +3,7 @@
 //! The dump fills a [`State`] of its own, beside the one that works. What the kernel tells meanwhile is kept and
 //! applied to it at the end; then it equals the kernel's state as of the last message.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -29,6 +30,7 @@ enum Part {
     Addresses,
     Neighbours,
     Nexthops,
+    Rules { v6: bool },
     Settings { v6: bool },
     Routes { v6: bool, table: u32 },
 }
@@ -45,6 +47,11 @@ impl Part {
             Part::Addresses => request(message::RTM_GETADDR, NLM_F_DUMP, seq, &[0; 8], &[]),
             Part::Neighbours => request(message::RTM_GETNEIGH, NLM_F_DUMP, seq, &[0; 12], &[]),
             Part::Nexthops => request(message::RTM_GETNEXTHOP, NLM_F_DUMP, seq, &[0; 8], &[]),
+            Part::Rules { v6 } => {
+                let mut body = [0u8; 12];
+                body[0] = family(v6);
+                request(message::RTM_GETRULE, NLM_F_DUMP, seq, &body, &[])
+            }
             Part::Settings { v6 } => request(message::RTM_GETNETCONF, NLM_F_DUMP, seq, &[family(v6)], &[]),
             Part::Routes { v6, table } => {
                 let mut body = [0u8; 12];
@@ -63,6 +70,7 @@ impl Part {
             (Part::Addresses, Message::Address { .. }) => true,
             (Part::Neighbours, Message::Neighbour { .. }) => true,
             (Part::Nexthops, Message::Nexthop { .. }) => true,
+            (Part::Rules { v6 }, Message::Rule { rule, .. }) => rule.v6 == v6,
             (Part::Routes { v6: true, table }, Message::Route { route, .. }) => {
                 route.target.v6 && route.table == table
             }
@@ -72,10 +80,12 @@ impl Part {
 
     fn clear(self, state: &mut State) {
         match self {
+            // What is in which VRF follows when they are read again.
             Part::Links => state.links.clear(),
             Part::Addresses => state.addresses.clear(),
             Part::Neighbours => state.neighbours.clear(),
             Part::Nexthops => state.nexthops.clear(),
+            Part::Rules { v6 } => state.rules.retain(|rule| rule.v6 != v6),
             Part::Settings { v6 } => state.ignore_linkdown.retain(|(of, _)| *of != v6),
             Part::Routes { v6, table } => {
                 let prefixes: Vec<_> = state
@@ -97,6 +107,8 @@ impl Part {
 pub enum Cause {
     /// The mirror begins.
     Start,
+    /// Tables are to be followed that were not.
+    Tables,
     /// Messages were lost.
     Overrun,
     /// A message made no sense.
@@ -112,6 +124,7 @@ impl Cause {
     pub fn name(self) -> &'static str {
         match self {
             Cause::Start => "start",
+            Cause::Tables => "tables",
             Cause::Overrun => "overrun",
             Cause::BadMessage => "bad_message",
             Cause::Verify => "verify",
@@ -127,7 +140,7 @@ pub struct Gaps {
     pub neighbours: bool,
     /// IPv6 routes.
     pub routes6: bool,
-    /// Links, addresses or nexthop objects.
+    /// Links, addresses, policy rules or nexthop objects.
     pub others: bool,
 }
 
@@ -161,6 +174,8 @@ pub struct Dump {
     /// The part that is being read was disturbed.
     disturbed: bool,
     asked: bool,
+    /// The tables whose routes are read, once links and rules have told which.
+    tables: Option<BTreeSet<u32>>,
     state: State,
     unused: Changes,
     kept: Vec<Message>,
@@ -169,20 +184,18 @@ pub struct Dump {
 }
 
 impl Dump {
-    /// Prepares a dump of these tables, of the local one and of all else.
+    /// Prepares a dump of these tables, of the local one, of those that devices' VRFs use, and of all else.
     pub fn new(cause: Cause, tables: &[u32]) -> Result<Self, MirrorError> {
-        let mut parts = vec![
+        let parts = vec![
             Part::Settings { v6: false },
             Part::Settings { v6: true },
             Part::Links,
+            Part::Rules { v6: false },
+            Part::Rules { v6: true },
             Part::Addresses,
             Part::Neighbours,
             Part::Nexthops,
         ];
-        for table in tables.iter().copied().chain([LOCAL_TABLE]) {
-            parts.push(Part::Routes { v6: false, table });
-            parts.push(Part::Routes { v6: true, table });
-        }
         Ok(Self {
             cause,
             started: Instant::now(),
@@ -197,6 +210,7 @@ impl Dump {
             retries: 0,
             disturbed: false,
             asked: false,
+            tables: None,
             state: State::new(tables),
             unused: Changes::default(),
             kept: Vec::new(),
@@ -336,14 +350,24 @@ impl Dump {
         }
         self.retries = 0;
         self.at += 1;
+        if self.at == self.parts.len() && self.tables.is_none() {
+            self.state.settle_vrfs(&mut self.unused);
+            let followed = self.state.followed.clone();
+            for table in followed.iter().copied().chain([LOCAL_TABLE]) {
+                self.parts.push(Part::Routes { v6: false, table });
+                self.parts.push(Part::Routes { v6: true, table });
+            }
+            self.tables = Some(followed);
+        }
     }
 
-    /// The kernel's state as of the last message that was kept.
-    pub fn finish(mut self) -> (State, Gaps) {
+    /// The kernel's state as of the last message that was kept, and the tables whose routes were read.
+    pub fn finish(mut self) -> (State, Gaps, BTreeSet<u32>) {
         for message in std::mem::take(&mut self.kept) {
             self.state.apply(message, &mut self.unused);
         }
+        self.state.settle_vrfs(&mut self.unused);
         self.state.rib.targets.recycle();
-        (self.state, self.gaps)
+        (self.state, self.gaps, self.tables.unwrap_or_default())
     }
 }

@@ -6,6 +6,7 @@ use classifier::lpm::IpPrefix;
 use forwarder::MacAddr;
 
 pub use super::numbers::*;
+use super::vrf::{RuleAction, RuleMsg};
 use super::wire::{Attributes, Malformed, Packet, address, number, u8_at, u16_at, u32_at};
 
 /// What a message says. `gone` tells deletions from additions and changes.
@@ -21,6 +22,8 @@ pub enum Message {
     Route { gone: bool, flags: u16, route: RouteMsg },
     /// A nexthop object.
     Nexthop { gone: bool, nexthop: NexthopMsg },
+    /// A policy rule.
+    Rule { gone: bool, rule: RuleMsg },
     /// Whether routes over devices without carrier are left out: of one device, or of all of them.
     IgnoreLinkdown {
         v6: bool,
@@ -44,6 +47,8 @@ pub struct LinkMsg {
     pub parent: u32,
     /// `veth`, `bridge`, …
     pub kind: String,
+    /// The table of a VRF, 0 when it is none.
+    pub vrf_table: u32,
 }
 
 impl LinkMsg {
@@ -149,7 +154,7 @@ pub fn read(packet: &Packet<'_>) -> Result<Option<Message>, Malformed> {
     let body = packet.payload;
     let gone = matches!(
         packet.kind,
-        RTM_DELLINK | RTM_DELADDR | RTM_DELROUTE | RTM_DELNEIGH | RTM_DELNEXTHOP
+        RTM_DELLINK | RTM_DELADDR | RTM_DELROUTE | RTM_DELNEIGH | RTM_DELNEXTHOP | RTM_DELRULE
     );
     Ok(match packet.kind {
         RTM_NEWROUTE | RTM_DELROUTE => read_route(body)?.map(|route| Message::Route {
@@ -165,6 +170,7 @@ pub fn read(packet: &Packet<'_>) -> Result<Option<Message>, Malformed> {
         RTM_NEWNEXTHOP | RTM_DELNEXTHOP => {
             read_nexthop(body)?.map(|nexthop| Message::Nexthop { gone, nexthop })
         }
+        RTM_NEWRULE | RTM_DELRULE => read_rule(body)?.map(|rule| Message::Rule { gone, rule }),
         RTM_NEWNETCONF => read_netconf(body)?,
         _ => None,
     })
@@ -198,7 +204,7 @@ fn read_link(body: &[u8]) -> Result<Option<LinkMsg>, Malformed> {
         flags: u32_at(body, 8).unwrap_or(0),
         ..LinkMsg::default()
     };
-    let mut elsewhere = false;
+    let (mut elsewhere, mut data) = (false, None);
     for attribute in attributes {
         match attribute? {
             (1, value) => link.mac = mac(value),
@@ -209,12 +215,21 @@ fn read_link(body: &[u8]) -> Result<Option<LinkMsg>, Malformed> {
             (37, _) => elsewhere = true,
             (18, value) => {
                 for info in Attributes(value) {
-                    if let (1, value) = info? {
-                        link.kind = text(value);
+                    match info? {
+                        (1, value) => link.kind = text(value),
+                        (2, value) => data = Some(value),
+                        _ => {}
                     }
                 }
             }
             _ => {}
+        }
+    }
+    if let (Some(data), "vrf") = (data, link.kind.as_str()) {
+        for attribute in Attributes(data) {
+            if let (1, value) = attribute? {
+                link.vrf_table = number(value)?;
+            }
         }
     }
     if link.index == 0 {
@@ -467,6 +482,50 @@ fn read_nexthop(body: &[u8]) -> Result<Option<NexthopMsg>, Malformed> {
     }
     // Those of a bridge's forwarding table carry no routes.
     Ok((!fdb).then_some(nexthop))
+}
+
+/// Reads `struct fib_rule_hdr` with its attributes (`linux/fib_rules.h`). `None` is a rule that asks for more than a device, and so
+/// is not followed; so is one for all devices, but for that of VRFs.
+fn read_rule(body: &[u8]) -> Result<Option<RuleMsg>, Malformed> {
+    /// `FIB_RULE_INVERT`.
+    const INVERT: u32 = 2;
+    let attributes = behind(body, 12, "rule header")?;
+    let v6 = match body[0] {
+        AF_INET => false,
+        AF_INET6 => true,
+        _ => return Ok(None),
+    };
+    let mut table = u32::from(body[4]);
+    let mut asks_more = body[1] != 0 || body[2] != 0 || body[3] != 0;
+    asks_more |= u32_at(body, 8).unwrap_or(0) & INVERT != 0;
+    let (mut iif, mut preference, mut vrf) = (None, 0, false);
+    for attribute in attributes {
+        match attribute? {
+            (3, value) => iif = Some(text(value)),
+            (6, value) => preference = number(value)?,
+            (15, value) => table = number(value)?,
+            (19, value) => vrf = u8_at(value, 0).unwrap_or(0) != 0,
+            // Realms, padding, who made the rule.
+            (11 | 18 | 21, _) => {}
+            // Routes that are passed over, unless the value says none (-1).
+            (13 | 14, value) => asks_more |= number(value)? != u32::MAX,
+            // Addresses, marks, other devices, users, protocols, ports, and what later kernels may add.
+            _ => asks_more = true,
+        }
+    }
+    let action = match body[7] {
+        1 if vrf => RuleAction::Vrf,
+        1 => RuleAction::Lookup(table),
+        6..=8 => RuleAction::End,
+        _ => return Ok(None),
+    };
+    let followed = !asks_more && (iif.is_some() != (action == RuleAction::Vrf));
+    Ok(followed.then_some(RuleMsg {
+        v6,
+        preference,
+        iif,
+        action,
+    }))
 }
 
 fn read_netconf(body: &[u8]) -> Result<Option<Message>, Malformed> {

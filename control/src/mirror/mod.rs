@@ -27,8 +27,11 @@ mod state;
 #[cfg(test)]
 mod tests;
 mod view;
+mod vrf;
+mod vrf_program;
 mod wire;
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use forwarder::PortId;
@@ -82,7 +85,10 @@ pub struct Mirror {
     diff_wanted: bool,
     diff_result: Option<(State, Gaps)>,
     complete: bool,
-    local_set: bool,
+    tables_set: bool,
+    /// The tables whose routes were dumped, and are followed by messages since.
+    read: BTreeSet<u32>,
+    vrf_generation: u64,
     stats: MirrorStats,
     events: Vec<Event>,
     pending_events: bool,
@@ -115,7 +121,9 @@ impl Mirror {
             diff_wanted: false,
             diff_result: None,
             complete: false,
-            local_set: false,
+            tables_set: false,
+            read: BTreeSet::new(),
+            vrf_generation: 0,
             stats: MirrorStats::default(),
             events: Vec::new(),
             pending_events: false,
@@ -243,6 +251,14 @@ impl Mirror {
         }
     }
 
+    /// Tables that came to be followed by a VRF or a rule have to be read; until then they have the routes that messages told.
+    fn read_new_tables(&mut self) {
+        self.read.retain(|table| self.state.followed.contains(table));
+        if !self.state.followed.is_subset(&self.read) {
+            self.lost(Cause::Tables);
+        }
+    }
+
     /// Starts a dump that is due.
     fn schedule(&mut self, now: Instant) -> Result<(), MirrorError> {
         if std::mem::take(&mut self.changes.verify) && self.complete {
@@ -293,11 +309,14 @@ impl Mirror {
         let (cause, started, stale, bad) = (dump.cause, dump.started, dump.stale, dump.bad);
         self.stats.messages += dump.messages;
         self.stats.bad_messages += bad;
-        let (fresh, gaps) = dump.finish();
+        let (fresh, gaps, tables) = dump.finish();
         match cause {
             Cause::Diff if !stale => self.diff_result = Some((fresh, gaps)),
             Cause::Diff => self.diff_wanted = true,
-            _ => self.adopt(cause, fresh, gaps, stale),
+            _ => {
+                self.adopt(cause, fresh, gaps, stale);
+                self.read = tables;
+            }
         }
         self.stats.last_dump_ns = started.elapsed().as_nanos() as u64;
         self.last_dump = Instant::now();
@@ -345,10 +364,12 @@ impl Mirror {
         if !self.complete {
             return Ok(());
         }
-        if !self.local_set {
-            self.local_set = true;
-            plane.fib().set_tables(&self.config.tables);
+        if !self.tables_set {
+            let set = plane.fib().set_tables(&self.config.tables);
+            set.map_err(|error| MirrorError::Tables(error.to_string()))?;
+            self.tables_set = true;
         }
+        self.state.settle_vrfs(&mut self.changes);
         let happened = std::mem::take(&mut self.changes.events);
         let unseen = self.unseen.take();
         if !self.changes.is_empty() {
@@ -362,7 +383,11 @@ impl Mirror {
             if !outcome.local_added.is_empty() || !outcome.local_removed.is_empty() {
                 plane.set_local(&outcome.local_added, &outcome.local_removed)?;
             }
-            if self.changes.addresses || !self.changes.links.is_empty() {
+            if self.changes.vrfs {
+                self.vrf_generation += 1;
+                self.read_new_tables();
+            }
+            if self.changes.vrfs || self.changes.addresses || !self.changes.links.is_empty() {
                 self.update_ports(plane)?;
             }
             let (watch, verify) = (self.changes.watch, self.changes.verify);
@@ -391,7 +416,7 @@ impl Mirror {
 
     /// Tells the data plane of each port what its device is like now; it ignores what it knows.
     fn update_ports(&mut self, plane: &mut impl Plane) -> Result<(), MirrorError> {
-        let all = self.changes.addresses;
+        let all = self.changes.addresses || self.changes.vrfs;
         for (index, port) in self.program.ports() {
             if (all || self.changes.links.contains(&index))
                 && let Some(attrs) = self.port_attrs(index)

@@ -31,6 +31,12 @@ pub const RTM_NEWNEIGH: u16 = 28;
 pub const RTM_DELNEIGH: u16 = 29;
 /// Asks for neighbours.
 pub const RTM_GETNEIGH: u16 = 30;
+/// A policy rule was added.
+pub const RTM_NEWRULE: u16 = 32;
+/// A policy rule is gone.
+pub const RTM_DELRULE: u16 = 33;
+/// Asks for policy rules.
+pub const RTM_GETRULE: u16 = 34;
 /// A device's setting was changed.
 pub const RTM_NEWNETCONF: u16 = 80;
 /// Asks for devices' settings.

@@ -42,6 +42,7 @@ pub enum Plan {
     Blackhole,
     Unreachable,
     Prohibit,
+    Throw,
     Local,
     NotAPort,
 }
@@ -75,10 +76,7 @@ fn want_neighbour(state: &State, table: u32, address: IpAddr) -> Option<Key> {
         .neighbours
         .range((address, 0)..=(address, u32::MAX))
         .find(|((_, index), _)| known(*index))?;
-    let (found, _, route) = state.rib.lookup(&state.tables, address)?;
-    if found != table {
-        return None;
-    }
+    let (_, route) = state.rib.longest(table, address)?;
     let target = state.rib.targets.get(route.target)?;
     let mut live = target.hops.iter().filter(|hop| hop.flags & DEAD == 0);
     if target.kind != UNICAST
@@ -114,13 +112,7 @@ pub fn plan(state: &State, key: Key) -> Plan {
         BLACKHOLE => return Plan::Blackhole,
         UNREACHABLE => return Plan::Unreachable,
         PROHIBIT => return Plan::Prohibit,
-        // No member: no route, as when the kernel's look-up goes on and finds nothing.
-        THROW => {
-            return Plan::Forward {
-                members: Vec::new(),
-                prefsrc: None,
-            };
-        }
+        THROW => return Plan::Throw,
         _ => return Plan::Local,
     }
     let live = || target.hops.iter().filter(|hop| hop.flags & DEAD == 0);

@@ -1,7 +1,7 @@
 //! What the mirror needs of the data plane.
 
 use classifier::lpm::IpPrefix;
-use forwarder::fib::Fib;
+use forwarder::fib::{Fib, VrfId};
 use forwarder::tables::NeighbourRequest;
 use forwarder::{Dataplane, Error, PortAttrs, PortId};
 
@@ -13,8 +13,8 @@ pub trait Plane {
     /// Neighbours that workers ask for, oldest first.
     fn requests(&mut self) -> Vec<NeighbourRequest>;
 
-    /// Changes the set of prefixes that are the kernel's.
-    fn set_local(&mut self, add: &[IpPrefix], remove: &[IpPrefix]) -> Result<(), Error>;
+    /// Changes the set of prefixes that are the kernel's, by VRF.
+    fn set_local(&mut self, add: &[(VrfId, IpPrefix)], remove: &[(VrfId, IpPrefix)]) -> Result<(), Error>;
 
     /// Tells of a port that its device has changed.
     fn update_port(&mut self, port: PortId, attrs: PortAttrs) -> Result<(), Error>;
@@ -32,7 +32,7 @@ impl Plane for Dataplane {
         self.requests()
     }
 
-    fn set_local(&mut self, add: &[IpPrefix], remove: &[IpPrefix]) -> Result<(), Error> {
+    fn set_local(&mut self, add: &[(VrfId, IpPrefix)], remove: &[(VrfId, IpPrefix)]) -> Result<(), Error> {
         self.set_local(add, remove)
     }
 

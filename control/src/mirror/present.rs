@@ -300,7 +300,7 @@ impl State {
     }
 
     /// Addresses that ICMP errors about packets from a port may come from: for IPv4 the port's own primary address,
-    /// else the first of another device (as `inet_select_addr` of net/ipv4/devinet.c chooses, the loopback device
+    /// else the first of another device in the same VRF (as `inet_select_addr` of net/ipv4/devinet.c chooses, the loopback device
     /// first); for IPv6 the port's global addresses, those of other devices, the port's link-local ones.
     pub(super) fn icmp_sources(&self, index: u32) -> (Option<std::net::Ipv4Addr>, Vec<std::net::Ipv6Addr>) {
         /// `IFA_F_SECONDARY` of IPv4.
@@ -312,6 +312,7 @@ impl State {
         let four = |own: bool| {
             let mut found: Vec<_> = (self.addresses.iter())
                 .filter(|a| (a.index == index) == own && a.flags & SECONDARY == 0)
+                .filter(|a| self.shares_vrf(index, a.index, false))
                 .filter(|a| {
                     a.scope
                         < if own {
@@ -332,7 +333,7 @@ impl State {
             .filter_map(|a| match a.address {
                 IpAddr::V6(address) if a.flags & UNUSABLE == 0 && a.scope < message::SCOPE_HOST => {
                     let link_local = a.scope == message::SCOPE_LINK;
-                    let usable = !link_local || a.index == index;
+                    let usable = a.index == index || !link_local && self.shares_vrf(index, a.index, true);
                     let class = (link_local, a.flags & DEPRECATED != 0, a.index != index);
                     usable.then_some((class, a.index, address))
                 }
@@ -358,6 +359,7 @@ fn group_kind(group: &Group) -> &'static str {
         Group::Blackhole => "blackhole",
         Group::Unreachable => "unreachable",
         Group::Prohibit => "prohibit",
+        Group::Throw => "throw",
         Group::Local => "local",
         Group::NotAPort => "not_a_port",
     }

@@ -9,11 +9,12 @@ use std::net::IpAddr;
 
 use classifier::lpm::IpPrefix;
 use forwarder::PortId;
-use forwarder::fib::{AdjId, AdjState, Adjacency, Fib, Group, GroupId, Member};
+use forwarder::fib::{AdjId, AdjState, Adjacency, Fib, Group, GroupId, Member, VrfId};
 
 use super::plan::{AdjKey, Found, Key, Plan, plan, want};
 use super::rib::Place;
 use super::state::{Changes, LOCAL_TABLE, State};
+use super::vrf::{Scopes, Vrf};
 
 /// Changes of a batch beyond which prefixes are loaded together.
 const BULK: usize = 4096;
@@ -36,9 +37,9 @@ struct AdjEntry {
 #[derive(Debug, Default)]
 pub struct Outcome {
     /// Prefixes that became the node's own.
-    pub local_added: Vec<IpPrefix>,
+    pub local_added: Vec<(VrfId, IpPrefix)>,
     /// Prefixes that are the node's own no longer.
-    pub local_removed: Vec<IpPrefix>,
+    pub local_removed: Vec<(VrfId, IpPrefix)>,
     /// Changes that the data plane refused.
     pub refused: Vec<(Place, String)>,
 }
@@ -50,7 +51,10 @@ pub struct Program {
     groups: BTreeMap<Key, Entry>,
     keys: HashMap<GroupId, Key>,
     adjacencies: BTreeMap<AdjKey, AdjEntry>,
-    local: BTreeSet<IpPrefix>,
+    pub(super) local: BTreeSet<(IpPrefix, VrfId)>,
+    pub(super) vrfs: BTreeMap<Vrf, VrfId>,
+    /// Made anew with every change of the VRFs.
+    pub(super) scopes: Option<Scopes>,
     /// The set of gateways may be another one.
     pub gateways_changed: bool,
 }
@@ -143,6 +147,7 @@ impl Program {
             Plan::Blackhole => Group::Blackhole,
             Plan::Unreachable => Group::Unreachable,
             Plan::Prohibit => Group::Prohibit,
+            Plan::Throw => Group::Throw,
             Plan::Local => Group::Local,
             Plan::NotAPort => Group::NotAPort,
         }
@@ -211,6 +216,7 @@ impl Program {
     /// Brings the data plane up to date with what changed.
     pub fn apply(&mut self, fib: &mut Fib, state: &State, changes: &mut Changes) -> Outcome {
         let mut outcome = Outcome::default();
+        let gone = self.update_vrfs(fib, state, changes, &mut outcome);
         for index in &changes.links {
             self.update_adjacencies(fib, state, *index, None);
         }
@@ -232,6 +238,7 @@ impl Program {
         }
         let places = self.places(state, changes, &mut outcome);
         self.sync(fib, state, &places, &mut outcome);
+        self.remove_vrfs(fib, state, gone, &places);
         outcome
     }
 
@@ -255,20 +262,7 @@ impl Program {
             }
         }
         places.retain(|(table, prefix)| {
-            let own = *table == LOCAL_TABLE || state.has_local(*table, *prefix);
-            if own || self.local.contains(prefix) {
-                match (state.is_local(*prefix), self.local.contains(prefix)) {
-                    (true, false) => {
-                        self.local.insert(*prefix);
-                        outcome.local_added.push(*prefix);
-                    }
-                    (false, true) => {
-                        self.local.remove(prefix);
-                        outcome.local_removed.push(*prefix);
-                    }
-                    _ => {}
-                }
-            }
+            self.update_local(state, *prefix, outcome);
             if *table == LOCAL_TABLE {
                 return false;
             }
@@ -278,7 +272,9 @@ impl Program {
             true
         });
         if !hosts.is_empty() {
-            let tables = &state.tables;
+            // Those that are followed no longer have host routes, too.
+            let dirty = places.iter().map(|(table, _)| *table);
+            let tables: BTreeSet<u32> = dirty.chain(state.followed.iter().copied()).collect();
             let of = |address: IpAddr| tables.iter().map(move |table| (*table, IpPrefix::host(address)));
             places.extend(hosts.into_iter().flat_map(of));
             places.sort_unstable();
@@ -398,8 +394,8 @@ impl Program {
         self.keys.get(&id).copied()
     }
 
-    /// The prefixes that the data plane leaves to the kernel.
-    pub fn local(&self) -> &BTreeSet<IpPrefix> {
+    /// The prefixes that the data plane leaves to the kernel, each with a VRF in which it does.
+    pub fn local(&self) -> &BTreeSet<(IpPrefix, VrfId)> {
         &self.local
     }
 
@@ -420,6 +416,7 @@ impl Program {
             Plan::Blackhole => Found::Other(Group::Blackhole),
             Plan::Unreachable => Found::Other(Group::Unreachable),
             Plan::Prohibit => Found::Other(Group::Prohibit),
+            Plan::Throw => Found::Other(Group::Throw),
             Plan::Local => Found::Other(Group::Local),
             Plan::NotAPort => Found::Other(Group::NotAPort),
         }

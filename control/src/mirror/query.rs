@@ -1,10 +1,11 @@
 //! What the mirror answers: views of the kernel's state, and its comparison with a fresh dump.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use classifier::lpm::IpPrefix;
 use forwarder::PortAttrs;
+use forwarder::fib::VrfId;
 
 use super::plan::Found;
 use super::present::{adjacency_state, neighbour_state};
@@ -16,7 +17,7 @@ impl Mirror {
     /// Counters.
     pub fn stats(&self) -> MirrorStats {
         MirrorStats {
-            routes: self.state.rib.count(&self.config.tables) as u64,
+            routes: self.state.rib.count(&self.state.followed) as u64,
             neighbours: self.state.neighbours.len() as u64,
             refused_requests: self.resolver.refused,
             ..self.stats
@@ -74,7 +75,7 @@ impl Mirror {
     pub fn routes(&self, table: Option<u32>) -> impl Iterator<Item = RouteView> + '_ {
         let tables: Vec<u32> = match table {
             Some(table) => vec![table],
-            None => self.config.tables.clone(),
+            None => self.state.followed.iter().copied().collect(),
         };
         tables.into_iter().flat_map(move |table| {
             let mut prefixes: Vec<IpPrefix> = self.state.rib.prefixes(table).collect();
@@ -85,15 +86,49 @@ impl Mirror {
         })
     }
 
-    /// The route that a packet to `address` takes; the local table's first, as the kernel has it.
-    pub fn route_get(&self, address: IpAddr) -> Option<RouteView> {
-        let local = self.state.rib.lookup(&[LOCAL_TABLE], address);
-        let local = local.filter(|(_, prefix, _)| self.state.is_local(*prefix));
-        let (table, prefix, _) = local.or_else(|| self.state.rib.lookup(&self.config.tables, address))?;
-        self.state
-            .route_views(table, prefix)
-            .into_iter()
-            .find(|view| view.active)
+    /// The route that a packet to `address` takes that comes in by a device, or by one of the default VRF for `None`; what is
+    /// the node's own first, as the kernel has it.
+    pub fn route_get(&self, iif: Option<u32>, address: IpAddr) -> Option<RouteView> {
+        let tables = self.tables_of(iif, address.is_ipv6());
+        let vrf = iif.map_or(VrfId::DEFAULT, |index| self.program.vrf(&self.state, index));
+        let own = self.program.own(vrf, address).and_then(|prefix| {
+            let mut among = tables.iter().copied().chain([LOCAL_TABLE]);
+            let table = among.find(|table| self.state.has_local(*table, prefix))?;
+            let mut views = self.state.route_views(table, prefix).into_iter();
+            views.find(|view| ["local", "broadcast", "anycast"].contains(&view.kind))
+        });
+        own.or_else(|| {
+            let (table, prefix, _) = self.state.rib.lookup(tables, address)?;
+            let mut views = self.state.route_views(table, prefix).into_iter();
+            views.find(|view| view.active)
+        })
+    }
+
+    /// The tables that are looked up for packets that come in by a device, or by one of the default VRF for `None`.
+    pub fn tables_of(&self, iif: Option<u32>, v6: bool) -> &[u32] {
+        iif.map_or(&self.state.tables, |index| self.state.tables_of(index, v6))
+    }
+
+    /// Whether a device has tables of its own: it is in a VRF, or a rule names it. The VRF's device with it, if there is one.
+    pub fn vrf_of(&self, index: u32) -> Option<Option<String>> {
+        let vrf = self.state.vrfs.get(&index)?;
+        let master = self.state.links.get(&vrf.master);
+        Some(master.map(|link| link.name.clone()))
+    }
+
+    /// The VRF's number in the data plane.
+    pub fn vrf_id(&self, index: u32) -> VrfId {
+        self.program.vrf(&self.state, index)
+    }
+
+    /// All tables that are followed.
+    pub fn followed(&self) -> &BTreeSet<u32> {
+        &self.state.followed
+    }
+
+    /// Raised each time that devices come to other VRFs, or VRFs to other tables.
+    pub fn vrf_generation(&self) -> u64 {
+        self.vrf_generation
     }
 
     /// The next-hop groups of the data plane.
@@ -117,7 +152,7 @@ impl Mirror {
         groups
     }
 
-    /// Dumps the kernel's routes of a table (all mirrored ones and the local one for `None`) anew and compares them
+    /// Dumps the kernel's routes of a table (all mirrored ones, the local one and the VRFs for `None`) anew and compares them
     /// with the mirror and with the data plane. The mirror stays live meanwhile; events are kept for the next
     /// [`process`](Self::process).
     pub async fn diff_kernel(
@@ -166,6 +201,7 @@ impl Mirror {
             mac: link.mac?,
             mtu: link.mtu,
             up: link.up(),
+            vrf: self.program.vrf(&self.state, ifindex),
             icmp4_source,
             icmp6_sources,
         })

@@ -70,7 +70,8 @@ impl Replay {
     pub fn new(tables: &[u32], ports: &[u32]) -> Self {
         let domain = Domain::new();
         let mut fib = Fib::new(Arc::new(Routes::new(&domain, MultipathHash::L4, 1)));
-        fib.set_tables(tables);
+        // Two small tables: whoever has no room for them cannot run a test either.
+        fib.set_tables(tables).expect("address space for the tables");
         let (heard, mut program) = (Heard::new(tables), Program::default());
         for (port, index) in (1..).zip(ports) {
             program.set_port(&mut fib, &heard.state, *index, Some(PortId(port)));
@@ -92,6 +93,7 @@ impl Replay {
     /// Programs what changed. Answers what the data plane refused.
     pub fn settle(&mut self) -> Vec<String> {
         let Heard { state, changes } = &mut self.heard;
+        state.settle_vrfs(changes);
         let mut changed = std::mem::take(changes);
         changes.watch = true;
         let outcome = self.program.apply(&mut self.fib, state, &mut changed);
@@ -111,7 +113,7 @@ impl Replay {
 
     /// How many prefixes the data plane has, and how many groups and adjacencies that no prefix leads to.
     pub fn holds(&self) -> (usize, usize, usize) {
-        let tables = self.heard.state.tables.iter();
+        let tables = self.heard.state.followed.iter();
         let prefixes: Vec<_> = tables.flat_map(|table| self.fib.iter(*table)).collect();
         let used: HashSet<_> = prefixes.iter().map(|(_, id)| id).collect();
         (

@@ -263,9 +263,9 @@ pub struct Rib {
 
 impl Rib {
     /// How many routes there are in these tables.
-    pub fn count(&self, tables: &[u32]) -> usize {
+    pub fn count<'a>(&self, tables: impl IntoIterator<Item = &'a u32>) -> usize {
         tables
-            .iter()
+            .into_iter()
             .filter_map(|table| self.tables.get(table))
             .map(|table| table.routes)
             .sum()
@@ -351,29 +351,23 @@ impl Rib {
 
     /// The route that packets to an address take, the tables in order, as the kernel looks it up.
     pub fn lookup(&self, tables: &[u32], address: IpAddr) -> Option<(u32, IpPrefix, &Route)> {
-        'tables: for id in tables {
-            let Some(table) = self.tables.get(id) else {
-                continue;
-            };
-            let lengths: &[u32] = match address {
-                IpAddr::V4(_) => &table.lengths4,
-                IpAddr::V6(_) => &table.lengths6,
-            };
-            for len in (0..lengths.len()).rev().filter(|len| lengths[*len] != 0) {
-                let prefix = covering(address, len as u8);
-                if let Some(route) = self.best(*id, prefix) {
-                    if self
-                        .targets
-                        .get(route.target)
-                        .is_some_and(|target| target.kind == THROW)
-                    {
-                        continue 'tables;
-                    }
-                    return Some((*id, prefix, route));
-                }
-            }
-        }
-        None
+        tables.iter().find_map(|table| {
+            let (prefix, route) = self.longest(*table, address)?;
+            let target = self.targets.get(route.target)?;
+            (target.kind != THROW).then_some((*table, prefix, route))
+        })
+    }
+
+    /// The route of the longest prefix in a table that covers an address and can be used.
+    pub fn longest(&self, table: u32, address: IpAddr) -> Option<(IpPrefix, &Route)> {
+        let lengths: &[u32] = match (address, self.tables.get(&table)?) {
+            (IpAddr::V4(_), table) => &table.lengths4,
+            (IpAddr::V6(_), table) => &table.lengths6,
+        };
+        let there = (0..lengths.len()).rev().filter(|len| lengths[*len] != 0);
+        there
+            .map(|len| covering(address, len as u8))
+            .find_map(|prefix| Some((prefix, self.best(table, prefix)?)))
     }
 
     /// The prefixes of a table in no order.

@@ -10,8 +10,8 @@ use tracing::warn;
 use super::MirrorError;
 use super::sockopt::force_receive_buffer;
 
-/// `RTNLGRP_…`: links, neighbours, addresses and routes of both families, settings of devices, nexthop objects.
-const GROUPS: [u32; 9] = [1, 3, 5, 7, 9, 11, 24, 25, 32];
+/// `RTNLGRP_…`: links, neighbours, addresses, routes and policy rules of both families, settings of devices, nexthop objects.
+const GROUPS: [u32; 11] = [1, 3, 5, 7, 8, 9, 11, 19, 24, 25, 32];
 
 /// Largest datagram that the kernel sends: dumps fill 32 KiB.
 const DATAGRAM: usize = 64 << 10;

@@ -13,6 +13,7 @@ use super::message::{AddressMsg, LinkMsg, Message, NeighbourMsg, NexthopMsg, Rou
 use super::rib::{Place, Rib, Route, TargetId, usable};
 use super::rules;
 use super::view::Action;
+use super::vrf::{self, RuleMsg, Vrf};
 
 /// The table of the node's own addresses.
 pub const LOCAL_TABLE: u32 = 255;
@@ -58,6 +59,8 @@ pub struct Changes {
     pub neighbours: BTreeSet<(IpAddr, u32)>,
     /// Devices that changed, appeared or vanished.
     pub links: BTreeSet<u32>,
+    /// Devices are in other VRFs, or VRFs have other tables.
+    pub vrfs: bool,
     /// Addresses of the node changed.
     pub addresses: bool,
     /// Something happened that the kernel follows up without messages: worth a verification.
@@ -75,6 +78,7 @@ impl Changes {
             && self.targets.is_empty()
             && self.neighbours.is_empty()
             && self.links.is_empty()
+            && !self.vrfs
             && !self.addresses
     }
 }
@@ -93,8 +97,16 @@ pub enum Happened {
 /// The kernel's state.
 #[derive(Debug, Default)]
 pub struct State {
-    /// The routing tables that are followed, besides the local one.
+    /// The routing tables of devices that are in no VRF, in order.
     pub tables: Vec<u32>,
+    /// All routing tables that are followed, besides the local one.
+    pub followed: BTreeSet<u32>,
+    /// Policy rules that ask for a device alone, in the kernel's order.
+    pub rules: Vec<RuleMsg>,
+    /// The VRFs of devices that are not in the default one, by device.
+    pub vrfs: BTreeMap<u32, Vrf>,
+    /// Links or rules have changed since that was found out.
+    pub(super) vrfs_stale: bool,
     /// Devices by index.
     pub links: BTreeMap<u32, LinkMsg>,
     /// The node's addresses, in the order in which they were added.
@@ -114,13 +126,14 @@ impl State {
     pub fn new(tables: &[u32]) -> Self {
         Self {
             tables: tables.to_vec(),
+            followed: tables.iter().copied().collect(),
             ..Self::default()
         }
     }
 
     /// Whether the routes of a table are followed.
     pub fn follows(&self, table: u32) -> bool {
-        table == LOCAL_TABLE || self.tables.contains(&table)
+        table == LOCAL_TABLE || self.followed.contains(&table)
     }
 
     /// Applies a message.
@@ -131,6 +144,17 @@ impl State {
             Message::Link { gone, link } => self.link(gone, link, changes),
             Message::Address { gone, address } => self.address(gone, address, changes),
             Message::Nexthop { gone, nexthop } => self.nexthop(gone, nexthop, changes),
+            Message::Rule { gone, rule } => {
+                let changed = if gone {
+                    let before = self.rules.len();
+                    self.rules.retain(|other| *other != rule);
+                    self.rules.len() != before
+                } else {
+                    vrf::add_rule(&mut self.rules, rule)
+                };
+                self.vrfs_stale |= changed;
+                changes.vrfs |= changed;
+            }
             Message::IgnoreLinkdown { v6, ifindex, on } => {
                 let changed = if on {
                     self.ignore_linkdown.insert((v6, ifindex))
@@ -145,6 +169,7 @@ impl State {
     }
 
     fn route(&mut self, gone: bool, flags: u16, mut msg: RouteMsg, changes: &mut Changes) {
+        self.settle_vrfs(changes);
         if !self.follows(msg.table) {
             return;
         }
@@ -231,6 +256,10 @@ impl State {
             (false, None) => Action::Added,
         };
         self.link_changed(old.as_ref(), (!gone).then_some(&msg), index, changes);
+        let vrf = |link: &LinkMsg| (link.name.clone(), link.master, link.vrf_table);
+        if gone || old.as_ref().map(vrf) != Some(vrf(&msg)) {
+            (self.vrfs_stale, changes.vrfs) = (true, true);
+        }
         changes.events.push(Happened::Link(action, msg));
     }
 
@@ -297,21 +326,13 @@ impl State {
             .map(|(_, neighbour)| neighbour)
     }
 
-    /// Whether a prefix is the node's own: packets to it are the kernel's. The addresses of a VRF's devices are in the VRF's
-    /// table, all others in the local one.
-    pub fn is_local(&self, prefix: IpPrefix) -> bool {
-        self.has_local(LOCAL_TABLE, prefix) || self.tables.iter().any(|table| self.has_local(*table, prefix))
-    }
-
     /// Whether one table says that a prefix is the node's own.
     pub fn has_local(&self, table: u32, prefix: IpPrefix) -> bool {
         self.rib.get(table, prefix).iter().any(|route| {
-            self.rib.targets.get(route.target).is_some_and(|target| {
-                matches!(
-                    target.kind,
-                    super::message::LOCAL | super::message::BROADCAST | super::message::ANYCAST
-                )
-            })
+            self.rib
+                .targets
+                .get(route.target)
+                .is_some_and(|target| vrf::is_own(target.kind))
         })
     }
 
@@ -325,6 +346,7 @@ impl State {
         changes.neighbours.extend(self.neighbours.keys().copied());
         changes.links.extend(self.links.keys().copied());
         changes.addresses = true;
+        changes.vrfs = true;
         let links = self.links.values().cloned();
         changes
             .events
@@ -359,7 +381,11 @@ impl State {
             changes.addresses |= self.addresses != fresh.addresses;
             self.addresses = fresh.addresses;
             self.nexthops = fresh.nexthops;
+            corrected += usize::from(self.rules != fresh.rules);
+            self.rules = fresh.rules;
         }
+        self.vrfs_stale = true;
+        self.settle_vrfs(changes);
         self.ignore_linkdown = fresh.ignore_linkdown;
         let keys: BTreeSet<(IpAddr, u32)> = self
             .neighbours
@@ -393,7 +419,11 @@ impl State {
             numbers[id as usize] = Some(own);
         }
         let mut list: Vec<Route> = Vec::new();
-        for table in fresh.tables() {
+        for table in fresh
+            .tables()
+            .filter(|table| self.follows(*table))
+            .collect::<Vec<_>>()
+        {
             for prefix in fresh.prefixes(table) {
                 list.clear();
                 list.extend(fresh.get(table, prefix).iter().filter_map(|route| {

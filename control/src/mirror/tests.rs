@@ -17,9 +17,12 @@ use super::plan::{Found, plan, want};
 use super::program::Program;
 use super::replay::Replay;
 use super::state::{Changes, State};
+use super::vrf::{RuleAction, RuleMsg};
 use super::wire::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_REPLACE, Packet, Packets};
 
 const TABLES: [u32; 2] = [254, 100];
+/// With the one that only rules lead to.
+const ALL: [u32; 3] = [254, 100, 7];
 
 fn link(index: u32, flags: u32) -> Message {
     let mac = Some([2, 0, 0, 0, 0, index as u8]);
@@ -150,7 +153,60 @@ fn any_message() -> impl Strategy<Value = Message> {
     });
     let settings = (any::<bool>(), prop::option::of(1..4u32), any::<bool>())
         .prop_map(|(v6, ifindex, on)| Message::IgnoreLinkdown { v6, ifindex, on });
-    prop_oneof![8 => route(), 2 => links, 3 => neighbours, 1 => addresses, 1 => nexthops, 1 => settings]
+    let actions = prop::sample::select(vec![
+        RuleAction::Lookup(7),
+        RuleAction::Lookup(100),
+        RuleAction::Lookup(255),
+        RuleAction::End,
+    ]);
+    let rules = (any::<bool>(), any::<bool>(), 1..4u32, 1..4u32, actions).prop_map(
+        |(gone, v6, preference, index, action)| {
+            let rule = RuleMsg {
+                v6,
+                preference,
+                iif: Some(format!("d{index}")),
+                action,
+            };
+            Message::Rule { gone, rule }
+        },
+    );
+    let own = (
+        any::<bool>(),
+        1..4u32,
+        1..4u8,
+        prop::sample::select(vec![255, 100]),
+    )
+        .prop_map(|(gone, index, low, table)| {
+            let hop = Hop {
+                index,
+                via: None,
+                weight: 1,
+                flags: 0,
+            };
+            let target = Target {
+                v6: false,
+                kind: message::LOCAL,
+                scope: 254,
+                nexthop: 0,
+                mtu: 0,
+                extras: 0,
+                prefsrc: None,
+                hops: vec![hop],
+            };
+            let route = RouteMsg {
+                prefix: IpPrefix::host(address(false, low)),
+                table,
+                protocol: 2,
+                tos: 0,
+                metric: 0,
+                target,
+            };
+            let flags = NLM_F_CREATE;
+            Message::Route { gone, flags, route }
+        });
+    prop_oneof![
+        8 => route(), 2 => links, 3 => neighbours, 1 => addresses, 1 => nexthops, 1 => settings, 2 => rules, 1 => own
+    ]
 }
 
 /// The mirror without a kernel, with ports on the first two devices.
@@ -168,7 +224,7 @@ fn apply(world: &mut Replay, messages: &[Message]) {
 /// What the data plane does with each prefix, in full.
 fn content(world: &Replay) -> BTreeMap<(u32, IpPrefix), String> {
     let mut content = BTreeMap::new();
-    for table in TABLES {
+    for table in ALL {
         for (prefix, id) in world.fib.iter(table) {
             content.insert((table, prefix), format!("{:?}", Found::read(&world.fib, id)));
         }
@@ -179,7 +235,7 @@ fn content(world: &Replay) -> BTreeMap<(u32, IpPrefix), String> {
 /// The slow twin of what is programmed: every prefix that could matter, looked at anew.
 fn twin(state: &State, program: &Program) -> BTreeMap<(u32, IpPrefix), String> {
     let mut content = BTreeMap::new();
-    for table in TABLES {
+    for table in ALL {
         let hosts = state
             .neighbours
             .keys()
@@ -279,18 +335,19 @@ proptest! {
         for batch in &batches {
             apply(&mut world, batch);
             prop_assert_eq!(content(&world), twin(&world.heard.state, &world.program), "after {:?}", batch);
+            prop_assert_eq!(world.differences(&world.heard), vec![]);
             // Nothing that is no longer in use stays behind.
-            let used: BTreeSet<_> = TABLES.iter().flat_map(|t| world.fib.iter(*t).map(|(_, id)| id)).collect();
+            let used: BTreeSet<_> = ALL.iter().flat_map(|t| world.fib.iter(*t).map(|(_, id)| id)).collect();
             prop_assert_eq!(world.fib.groups().count(), used.len());
             prop_assert_eq!(world.fib.adjacencies().count(), world.program.adjacencies().count());
         }
         // Ports come and go: no prefix moves.
-        let before: Vec<_> = TABLES.iter().flat_map(|t| world.fib.iter(*t)).collect();
+        let before: Vec<_> = ALL.iter().flat_map(|t| world.fib.iter(*t)).collect();
         for port in [None, Some(PortId(9))] {
             world.program.set_port(&mut world.fib, &world.heard.state, 1, port);
             prop_assert_eq!(content(&world), twin(&world.heard.state, &world.program));
         }
-        prop_assert_eq!(before, TABLES.iter().flat_map(|t| world.fib.iter(*t)).collect::<Vec<_>>());
+        prop_assert_eq!(before, ALL.iter().flat_map(|t| world.fib.iter(*t)).collect::<Vec<_>>());
     }
 
     #[test]
@@ -315,7 +372,7 @@ proptest! {
 
     #[test]
     fn no_bytes_panic(
-        kind in prop::sample::select(vec![16u16, 17, 20, 21, 24, 25, 28, 29, 80, 104, 105]),
+        kind in prop::sample::select(vec![16u16, 17, 20, 21, 24, 25, 28, 29, 32, 33, 80, 104, 105]),
         family in prop::sample::select(vec![0u8, 2, 7, 10]),
         mut payload in prop::collection::vec(any::<u8>(), 0..160),
         datagram in prop::collection::vec(any::<u8>(), 0..64),

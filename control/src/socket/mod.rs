@@ -16,7 +16,7 @@ pub use dump::{Dump, DumpWriter};
 pub use error::{Code, ErrorBody};
 pub use request::{
     CaptureArgs, DropsArgs, ExplainArgs, FamilyArg, LastArgs, MonitorKind, PointArg, PortSetArgs, Request,
-    RouteShowArgs, TraceArgs, parse_request,
+    RouteGetArgs, RouteShowArgs, TraceArgs, parse_request,
 };
 pub(crate) use server::bind_unix;
 pub use server::{Answer, BindError, Incoming, Server};

@@ -20,7 +20,7 @@ pub enum Request {
     /// `route show`, also with the comparison.
     RouteShow(RouteShowArgs),
     /// `route get`.
-    RouteGet(IpAddr),
+    RouteGet(RouteGetArgs),
     /// `neigh show`.
     NeighShow(Option<FamilyArg>),
     /// `nexthop show`.
@@ -121,6 +121,17 @@ pub struct RouteShowArgs {
     /// Show where the kernel and Margay differ instead of the routes.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub diff_kernel: bool,
+}
+
+/// Arguments of `route get`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RouteGetArgs {
+    /// The destination.
+    pub address: IpAddr,
+    /// The port that the packet comes in by; one in no VRF when not given.
+    #[serde(rename = "in", default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<String>,
 }
 
 /// Arguments of `drops`.
@@ -271,12 +282,6 @@ struct PortArg {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct AddressArg {
-    address: IpAddr,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct NeighArgs {
     #[serde(default)]
     family: Option<FamilyArg>,
@@ -312,7 +317,7 @@ pub fn parse_request(line: &[u8]) -> Result<Request, ErrorBody> {
         "port show" => arguments::<NameArg>(args).map(|args| Request::PortShow(args.name)),
         "port set" => arguments(args).map(Request::PortSet),
         "route show" => arguments(args).map(Request::RouteShow),
-        "route get" => arguments::<AddressArg>(args).map(|args| Request::RouteGet(args.address)),
+        "route get" => arguments(args).map(Request::RouteGet),
         "neigh show" => arguments::<NeighArgs>(args).map(|args| Request::NeighShow(args.family)),
         "nexthop show" => arguments::<NoArgs>(args).map(|_| Request::NexthopShow),
         "acl show" => arguments::<NameArg>(args).map(|args| Request::AclShow(args.name)),

@@ -26,7 +26,17 @@ fn requests_of_the_contract_are_understood() {
         ),
         (
             r#"{"command": "route get", "args": {"address": "2001:db8::1"}}"#,
-            Request::RouteGet("2001:db8::1".parse().expect("address")),
+            Request::RouteGet(RouteGetArgs {
+                address: "2001:db8::1".parse().expect("address"),
+                port: None,
+            }),
+        ),
+        (
+            r#"{"command": "route get", "args": {"address": "10.0.0.1", "in": "eth1"}}"#,
+            Request::RouteGet(RouteGetArgs {
+                address: "10.0.0.1".parse().expect("address"),
+                port: Some("eth1".into()),
+            }),
         ),
         (
             r#"{"command": "monitor", "args": {"kinds": ["route", "drop"]}}"#,

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use classifier::lpm::IpPrefix;
 use classifier::qsbr::Domain;
 use control::mirror::{Mirror, MirrorConfig, Plane};
-use forwarder::fib::{Fib, Routes};
+use forwarder::fib::{Fib, Routes, VrfId};
 use forwarder::tables::NeighbourRequest;
 use forwarder::{Error, MultipathHash, PortAttrs, PortId};
 
@@ -103,7 +103,7 @@ pub fn inside<F: Future<Output = ()>>(name: &str, body: impl FnOnce(String) -> F
 /// A FIB without workers.
 pub struct Bare {
     pub fib: Fib,
-    pub local: BTreeSet<IpPrefix>,
+    pub local: BTreeSet<(VrfId, IpPrefix)>,
     pub requests: Vec<NeighbourRequest>,
     pub attrs: Vec<(PortId, PortAttrs)>,
     domain: Domain,
@@ -131,12 +131,12 @@ impl Plane for Bare {
         std::mem::take(&mut self.requests)
     }
 
-    fn set_local(&mut self, add: &[IpPrefix], remove: &[IpPrefix]) -> Result<(), Error> {
-        for prefix in remove {
-            assert!(self.local.remove(prefix), "{prefix} was not local");
+    fn set_local(&mut self, add: &[(VrfId, IpPrefix)], remove: &[(VrfId, IpPrefix)]) -> Result<(), Error> {
+        for own in remove {
+            assert!(self.local.remove(own), "{own:?} was not local");
         }
-        for prefix in add {
-            assert!(self.local.insert(*prefix), "{prefix} was local already");
+        for own in add {
+            assert!(self.local.insert(*own), "{own:?} was local already");
         }
         Ok(())
     }

@@ -5,11 +5,12 @@ mod neighbours;
 mod routes;
 mod silent;
 mod size;
+mod vrf;
 
 use std::net::IpAddr;
 use std::time::Duration;
 
-use forwarder::fib::Group;
+use forwarder::fib::{Group, VrfId};
 
 use lab::{Lab, sh};
 
@@ -20,7 +21,7 @@ fn ip(text: &str) -> IpAddr {
 /// What the data plane does with an address: the matched prefix and the group in a few words.
 fn found(lab: &Lab, address: &str) -> String {
     let fib = &lab.plane.fib;
-    let Some((_, prefix, id)) = fib.lookup(ip(address)) else {
+    let Some((_, prefix, id)) = fib.lookup(VrfId::DEFAULT, ip(address)) else {
         return "nothing".to_owned();
     };
     let text = match fib.group(id).expect("group") {

@@ -17,7 +17,10 @@ fn neighbours_are_resolved_and_released() {
         |peer| async move {
             let mut lab = Lab::start(MirrorConfig::default()).await;
             let state = |lab: &mut Lab, address: &str| {
-                let (_, _, id) = lab.plane.fib.lookup(ip(address))?;
+                let (_, _, id) = lab
+                    .plane
+                    .fib
+                    .lookup(forwarder::fib::VrfId::DEFAULT, ip(address))?;
                 match lab.plane.fib.group(id)? {
                     Group::Forward { members, .. } => {
                         Some(lab.plane.fib.adjacency(members.first()?.adj)?.state)

@@ -2,6 +2,7 @@
 
 use classifier::lpm::IpPrefix;
 use control::mirror::MirrorConfig;
+use forwarder::fib::VrfId;
 
 use crate::lab::{Lab, inside};
 use crate::{ip, steps};
@@ -128,17 +129,21 @@ fn every_kind_of_route() {
         )
         .await;
         let prefix: IpPrefix = "10.12.0.0/16".parse().expect("prefix");
-        assert!(lab.plane.local.contains(&prefix), "{:?}", lab.plane.local);
-        let view = lab.mirror.route_get(ip("10.2.0.1")).expect("route");
+        assert!(
+            lab.plane.local.contains(&(VrfId::DEFAULT, prefix)),
+            "{:?}",
+            lab.plane.local
+        );
+        let view = lab.mirror.route_get(None, ip("10.2.0.1")).expect("route");
         assert_eq!(
             (view.prefix.as_str(), view.kind, view.nexthops.len()),
             ("10.2.0.0/16", "unicast", 2)
         );
         assert_eq!(
-            lab.mirror.route_get(ip("10.13.0.1")).expect("route").kind,
+            lab.mirror.route_get(None, ip("10.13.0.1")).expect("route").kind,
             "local"
         );
-        assert!(lab.mirror.route_get(ip("11.0.0.1")).is_none());
+        assert!(lab.mirror.route_get(None, ip("11.0.0.1")).is_none());
     });
 }
 

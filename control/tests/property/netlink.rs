@@ -12,8 +12,8 @@ const TABLES: [u32; 2] = [254, 100];
 /// Devices that are ports; others are named by routes too.
 const PORTS: [u32; 2] = [1, 2];
 
-/// `RTM_NEW…` and `RTM_DEL…` of links, addresses, routes, neighbours and nexthop objects, and `RTM_NEWNETCONF`.
-pub const KINDS: [u16; 11] = [16, 17, 20, 21, 24, 25, 28, 29, 104, 105, 80];
+/// `RTM_NEW…` and `RTM_DEL…` of links, addresses, routes, neighbours, nexthop objects and policy rules, and `RTM_NEWNETCONF`.
+pub const KINDS: [u16; 13] = [16, 17, 20, 21, 24, 25, 28, 29, 104, 105, 80, 32, 33];
 /// `NLM_F_CREATE`, `NLM_F_REPLACE`, `NLM_F_CREATE | NLM_F_APPEND`, none.
 pub const FLAGS: [u16; 4] = [0x400, 0x100, 0xc00, 0];
 /// From here on a record ends a batch: what changed is programmed and checked.
@@ -162,7 +162,7 @@ pub fn samples() -> Vec<Vec<u8>> {
         ),
         route(4, [10, 8, 0, 0], 16, &[(9, &hops)]),
         route(
-            15,
+            17,
             [10, 9, 0, 0],
             16,
             &[(5, &[10, 0, 2, 2]), (4, &index(2)), (6, &[7, 0, 0, 0])],
@@ -179,6 +179,24 @@ pub fn samples() -> Vec<Vec<u8>> {
         object(8, 8, &[(2, &[7, 0, 0, 0, 3, 0, 0, 0])]),
         route(4, [10, 7, 0, 0], 16, &[(30, &index(8))]),
         route(4, [10, 6, 0, 0], 16, &[(30, &index(7))]),
+    ]
+    .concat();
+    // A rule that gives device 1 table 100, one that asks for a source too, and the one for VRFs.
+    let rule = |what: u8, table: u8, more: &[(u16, &[u8])]| {
+        let header = [2, 0, 0, 0, table, 0, 0, 1, 0, 0, 0, 0];
+        record(what, &header, &[&[(6, &[100, 0, 0, 0][..])], more].concat())
+    };
+    let rules = [
+        rule(11, 100, &[(3, b"d1\0")]),
+        rule(11, 100, &[(3, b"d2\0"), (16, &[1, 0, 0, 0])]),
+        rule(11, 0, &[(19, &[1])]),
+        record(
+            4,
+            &[2, 24, 0, 0, 100, 4, 0, 1, 0, 0, 0, 0],
+            &[(1, &[10, 3, 0, 0]), (4, &index(1))],
+        ),
+        settle.clone(),
+        rule(12, 100, &[(3, b"d1\0")]),
     ]
     .concat();
     let neighbours = [neighbour(6, 1, 2), neighbour(6, 2, 0x20)].concat();
@@ -208,6 +226,7 @@ pub fn samples() -> Vec<Vec<u8>> {
     .concat();
     vec![
         whole.clone(),
+        [whole.clone(), rules].concat(),
         [whole.clone(), down].concat(),
         [whole.clone(), gone].concat(),
         [whole.clone(), vec![DUMP, 0], up, routes, neighbours].concat(),

@@ -3,7 +3,7 @@
 // The steering program. It alone decides, at the device, which frames are the kernel's and which go to a worker:
 //
 //   other MAC, not IP (ARP, VLAN tagged, ...), multicast, broadcast, link-local,
-//   UDP to port 68, a prefix of the kernel's local table          -> XDP_PASS, counted as punted
+//   UDP to port 68, a prefix that is the node's own in the VRF    -> XDP_PASS, counted as punted
 //   router advertisement or redirect from a workload to the node  -> XDP_DROP, counted as protected
 //   all else                                                      -> the socket of its queue, counted as redirected
 //
@@ -34,6 +34,7 @@ struct port {
 	__u8 mac[6];
 	__u32 flags;
 	__u32 queues;
+	__be32 vrf;
 };
 
 struct tally {
@@ -63,13 +64,18 @@ struct tallies {
 	struct tally of[OUTCOMES];
 };
 
+// The VRF's number goes first, all its bits always part of the prefix: what is own in one VRF is not in another.
+#define VRF_BITS 32
+
 struct local4_key {
 	__u32 prefix_len;
+	__be32 vrf;
 	__be32 address;
 };
 
 struct local6_key {
 	__u32 prefix_len;
+	__be32 vrf;
 	struct in6_addr address;
 };
 
@@ -217,7 +223,7 @@ static __noinline int attacks_node(struct xdp_md *ctx)
 }
 
 // A packet too short for its header is a worker's, which counts it as malformed.
-static __always_inline enum owner owner4(const void *l3, const void *end)
+static __always_inline enum owner owner4(const void *l3, const void *end, __be32 vrf)
 {
 	const struct iphdr *ip = l3;
 
@@ -238,12 +244,12 @@ static __always_inline enum owner owner4(const void *l3, const void *end)
 			return KERNEL;
 	}
 
-	struct local4_key key = { .prefix_len = 32, .address = ip->daddr };
+	struct local4_key key = { .prefix_len = VRF_BITS + 32, .vrf = vrf, .address = ip->daddr };
 
 	return bpf_map_lookup_elem(&local4, &key) ? KERNEL : WORKER;
 }
 
-static __always_inline enum owner owner6(const void *l3, const void *end)
+static __always_inline enum owner owner6(const void *l3, const void *end, __be32 vrf)
 {
 	const struct ipv6hdr *ip = l3;
 
@@ -256,7 +262,7 @@ static __always_inline enum owner owner6(const void *l3, const void *end)
 	if (first == 0xff || (first == 0xfe && (second & 0xc0) == 0x80))
 		return KERNEL;
 
-	struct local6_key key = { .prefix_len = 128 };
+	struct local6_key key = { .prefix_len = VRF_BITS + 128, .vrf = vrf };
 
 	__builtin_memcpy(&key.address, &ip->daddr, sizeof(key.address));
 	return bpf_map_lookup_elem(&local6, &key) ? KERNEL : WORKER;
@@ -278,9 +284,9 @@ static __always_inline enum owner owner_of(struct xdp_md *ctx, const struct port
 		return KERNEL;
 
 	if (!group && eth->h_proto == bpf_htons(ETH_P_IP))
-		owner = owner4(eth + 1, end);
+		owner = owner4(eth + 1, end, port->vrf);
 	else if (!group && eth->h_proto == bpf_htons(ETH_P_IPV6))
-		owner = owner6(eth + 1, end);
+		owner = owner6(eth + 1, end, port->vrf);
 
 	if (owner == KERNEL && (port->flags & PORT_GUARDED) && attacks_node(ctx))
 		return NOBODY;

@@ -41,6 +41,8 @@ pub enum Group {
     Unreachable,
     /// To nowhere, answered with administratively prohibited.
     Prohibit,
+    /// To the next table of the VRF; after the last one there is no route.
+    Throw,
     /// To the node itself.
     Local,
     /// To a device that is not a port.
@@ -69,8 +71,16 @@ pub(crate) enum Target {
     Blackhole,
     Unreachable,
     Prohibit,
+    Throw,
     Local,
     NotAPort,
+}
+
+impl Target {
+    /// Whether the next table is to be looked up.
+    pub(crate) fn throws(&self) -> bool {
+        matches!(self, Target::Throw)
+    }
 }
 
 impl Image {
@@ -88,6 +98,7 @@ impl Image {
             Group::Blackhole => (Target::Blackhole, None),
             Group::Unreachable => (Target::Unreachable, None),
             Group::Prohibit => (Target::Prohibit, None),
+            Group::Throw => (Target::Throw, None),
             Group::Local => (Target::Local, None),
             Group::NotAPort => (Target::NotAPort, None),
         };

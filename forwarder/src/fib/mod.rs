@@ -9,20 +9,22 @@ mod adjacency;
 mod group;
 mod routes;
 mod slots;
+mod vrf;
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use classifier::lpm::{self, IpPrefix, LpmError};
-use classifier::packet::Headers;
+use classifier::lpm::{self, Addr, Engine, IpPrefix, LpmError};
+use classifier::packet::{Family, Headers};
 use classifier::qsbr::Domain;
 
 pub use adjacency::{AdjId, AdjState, Adjacency};
 pub use group::{Group, GroupId, Member};
 pub(crate) use group::{Image, Target};
 pub use routes::Routes;
-pub(crate) use routes::TableReaders;
+pub use vrf::{VrfId, VrfTables};
 
 /// A kernel table's number (254 is `main`).
 pub type TableId = u32;
@@ -104,56 +106,117 @@ pub struct Fib {
     routes: Arc<Routes>,
     domain: Domain,
     tables: BTreeMap<TableId, Table>,
-    order: Vec<TableId>,
+    vrfs: Numbered<VrfTables>,
     groups: Numbered<Group>,
     adjacencies: Numbered<Adjacency>,
 }
 
 impl Fib {
-    /// An empty FIB that looks up in table 254 (`main`), and what workers read of it.
+    /// An empty FIB whose default VRF looks up in table 254 (`main`), and what workers read of it.
+    ///
+    /// # Panics
+    /// When the kernel grants no address space for an empty table.
     pub fn new(routes: Arc<Routes>) -> Self {
         let domain = routes.domain().clone();
         let mut fib = Self {
             routes,
             domain,
             tables: BTreeMap::new(),
-            order: Vec::new(),
+            vrfs: Numbered::new(),
             groups: Numbered::new(),
             adjacencies: Numbered::new(),
         };
-        fib.set_tables(&[254]);
+        let first = fib
+            .add_vrf(VrfTables::both(&[254]))
+            .expect("address space for an empty route table");
+        debug_assert_eq!(first, VrfId::DEFAULT);
         fib
     }
 
-    /// Sets the tables that are looked up, in that order, until one has a route. Tables that are not named keep their
-    /// prefixes but are not looked up.
-    pub fn set_tables(&mut self, tables: &[TableId]) {
-        let mut order: Vec<TableId> = Vec::with_capacity(tables.len());
-        for id in tables {
-            if !order.contains(id) {
-                order.push(*id);
-            }
-        }
-        let readers = order.iter().map(|id| {
-            let table = Self::table(&mut self.tables, &self.domain, *id);
-            TableReaders {
-                v4: table.v4.reader(),
-                v6: table.v6.reader(),
-            }
-        });
-        self.routes.set_tables(readers.collect());
-        self.order = order;
+    /// Sets the tables of the default VRF, for both families. Tables that no VRF names keep their prefixes but are not
+    /// looked up.
+    ///
+    /// # Errors
+    /// [`LpmError::Memory`] when there is no address space for one more table; nothing has changed then.
+    pub fn set_tables(&mut self, tables: &[TableId]) -> Result<(), LpmError> {
+        self.set_vrf(VrfId::DEFAULT, VrfTables::both(tables)).map(drop)
     }
 
-    /// The tables that are looked up, in order.
+    /// The tables of the default VRF for IPv4, in order.
     pub fn tables(&self) -> &[TableId] {
-        &self.order
+        self.vrf(VrfId::DEFAULT).map_or(&[], |tables| &tables.v4)
     }
 
-    fn table<'a>(tables: &'a mut BTreeMap<TableId, Table>, domain: &Domain, id: TableId) -> &'a mut Table {
-        tables.entry(id).or_insert_with(|| Table {
-            v4: lpm::Table::new(domain),
-            v6: lpm::Table::new(domain),
+    /// Adds a VRF.
+    ///
+    /// # Errors
+    /// As [`set_tables`](Self::set_tables).
+    pub fn add_vrf(&mut self, tables: VrfTables) -> Result<VrfId, LpmError> {
+        let image = self.vrf_image(&tables)?;
+        let id = VrfId(self.vrfs.add(tables));
+        self.routes.set_vrf(id, image);
+        Ok(id)
+    }
+
+    /// Gives a VRF other tables: one pointer write. False when there is no such VRF.
+    ///
+    /// # Errors
+    /// As [`set_tables`](Self::set_tables).
+    pub fn set_vrf(&mut self, id: VrfId, tables: VrfTables) -> Result<bool, LpmError> {
+        if self.vrf(id).is_none() {
+            return Ok(false);
+        }
+        let image = self.vrf_image(&tables)?;
+        self.vrfs.set(id.0, tables);
+        self.routes.set_vrf(id, image);
+        Ok(true)
+    }
+
+    /// Takes a VRF away that no port is in any more. Packets on their way still use it; its number is given out again
+    /// once workers have passed.
+    pub fn remove_vrf(&mut self, id: VrfId) -> Option<VrfTables> {
+        let routes = self.routes.clone();
+        self.vrfs.remove(id.0, &self.domain, move || {
+            routes.set_vrf(id, vrf::Image::default());
+        })
+    }
+
+    /// The tables of a VRF.
+    pub fn vrf(&self, id: VrfId) -> Option<&VrfTables> {
+        self.vrfs.get(id.0)
+    }
+
+    fn vrf_image(&mut self, tables: &VrfTables) -> Result<vrf::Image, LpmError> {
+        let mut image = vrf::Image::default();
+        for id in &tables.v4 {
+            let table = Self::table(&mut self.tables, &self.domain, *id)?;
+            image.v4.push(table.v4.reader());
+        }
+        for id in &tables.v6 {
+            let table = Self::table(&mut self.tables, &self.domain, *id)?;
+            image.v6.push(table.v6.reader());
+        }
+        Ok(image)
+    }
+
+    /// Gives back the memory of a table that has no prefix and that no VRF names. False when it has, or one does.
+    pub fn remove_table(&mut self, id: TableId) -> bool {
+        let named = |tables: &VrfTables| tables.v4.contains(&id) || tables.v6.contains(&id);
+        let used = self.len(id) > 0 || self.vrfs.iter().any(|(_, tables)| named(tables));
+        !used && self.tables.remove(&id).is_some()
+    }
+
+    fn table<'a>(
+        tables: &'a mut BTreeMap<TableId, Table>,
+        domain: &Domain,
+        id: TableId,
+    ) -> Result<&'a mut Table, LpmError> {
+        Ok(match tables.entry(id) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => entry.insert(Table {
+                v4: lpm::Table::with_engine(domain, Engine::default())?,
+                v6: lpm::Table::with_engine(domain, Engine::default())?,
+            }),
         })
     }
 
@@ -255,7 +318,7 @@ impl Fib {
         prefix: IpPrefix,
         group: GroupId,
     ) -> Result<Option<GroupId>, LpmError> {
-        let table = Self::table(&mut self.tables, &self.domain, table);
+        let table = Self::table(&mut self.tables, &self.domain, table)?;
         let old = match prefix {
             IpPrefix::V4(prefix) => table.v4.insert(prefix, group.0),
             IpPrefix::V6(prefix) => table.v6.insert(prefix, group.0),
@@ -289,7 +352,7 @@ impl Fib {
 
     /// Adds many prefixes at once, each at most once; those that are there already get the new group.
     pub fn bulk(&mut self, table: TableId, routes: Vec<(IpPrefix, GroupId)>) -> Result<(), LpmError> {
-        let table = Self::table(&mut self.tables, &self.domain, table);
+        let table = Self::table(&mut self.tables, &self.domain, table)?;
         let (mut v4, mut v6) = (Vec::new(), Vec::new());
         for (prefix, group) in routes {
             match prefix {
@@ -347,22 +410,38 @@ impl Fib {
         })
     }
 
-    /// The route of an address: the tables in order, the longest prefix in each, as workers look it up.
-    pub fn lookup(&self, address: IpAddr) -> Option<(TableId, IpPrefix, GroupId)> {
-        self.order.iter().find_map(|id| {
-            let table = self.tables.get(id)?;
-            let (prefix, group) = match address {
-                IpAddr::V4(address) => {
-                    let (prefix, group) = table.v4.lookup(address.to_bits())?;
-                    (IpPrefix::V4(prefix), group)
-                }
-                IpAddr::V6(address) => {
-                    let (prefix, group) = table.v6.lookup(address.to_bits())?;
-                    (IpPrefix::V6(prefix), group)
-                }
+    /// The route of an address in a VRF: its tables in order, the longest prefix in each, as workers look it up.
+    pub fn lookup(&self, vrf: VrfId, address: IpAddr) -> Option<(TableId, IpPrefix, GroupId)> {
+        let family = if address.is_ipv4() { Family::V4 } else { Family::V6 };
+        let tables = self.vrf(vrf)?.of(family);
+        let mut thrown = None;
+        for id in tables {
+            let Some((prefix, group)) = self.longest(*id, address) else {
+                continue;
             };
-            Some((*id, prefix, GroupId(group)))
-        })
+            if !matches!(self.group(group), Some(Group::Throw)) {
+                return Some((*id, prefix, group));
+            }
+            // The answer when the last table throws: no route, by that group.
+            thrown = (Some(id) == tables.last()).then_some((*id, prefix, group));
+        }
+        thrown
+    }
+
+    /// The longest prefix of a table that covers an address.
+    fn longest(&self, table: TableId, address: IpAddr) -> Option<(IpPrefix, GroupId)> {
+        let table = self.tables.get(&table)?;
+        let (prefix, group) = match address {
+            IpAddr::V4(address) => {
+                let (prefix, group) = table.v4.lookup(address.to_bits())?;
+                (IpPrefix::V4(prefix), group)
+            }
+            IpAddr::V6(address) => {
+                let (prefix, group) = table.v6.lookup(address.to_bits())?;
+                (IpPrefix::V6(prefix), group)
+            }
+        };
+        Some((prefix, GroupId(group)))
     }
 
     /// The member that a flow takes, by the same function as the workers'. `None` when the group forwards to nobody.

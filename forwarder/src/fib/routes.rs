@@ -2,21 +2,15 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use classifier::lpm::{BURST, NO_ROUTE, TableReader};
+use classifier::lpm::NO_ROUTE;
 use classifier::packet::{Family, Headers};
 use classifier::qsbr::{Domain, Online, Published};
 
 use super::adjacency::{AdjId, Adjacencies, Adjacency};
 use super::group::{GroupId, Image, Target};
 use super::slots::Slots;
+use super::vrf::{self, VrfId, Vrfs};
 use crate::settings::MultipathHash;
-
-/// The readers of one kernel table.
-#[derive(Debug)]
-pub(crate) struct TableReaders {
-    pub(crate) v4: TableReader<u32>,
-    pub(crate) v6: TableReader<u128>,
-}
 
 /// A group's slot; empty until a group is given its number.
 #[derive(Debug)]
@@ -32,7 +26,7 @@ impl Default for GroupSlot {
 #[derive(Debug)]
 pub struct Routes {
     domain: Domain,
-    tables: Published<Vec<TableReaders>>,
+    vrfs: Vrfs,
     groups: Slots<GroupSlot>,
     pub(super) adjacencies: Adjacencies,
     /// Counts changes, so that workers look again for packets that wait only when something may have changed.
@@ -47,7 +41,7 @@ impl Routes {
     pub fn new(domain: &Domain, policy: MultipathHash, seed: u32) -> Self {
         Self {
             domain: domain.clone(),
-            tables: Published::new(Vec::new()),
+            vrfs: Vrfs::new(),
             groups: Slots::new(),
             adjacencies: Adjacencies::new(),
             generation: AtomicU64::new(0),
@@ -60,8 +54,8 @@ impl Routes {
         &self.domain
     }
 
-    pub(super) fn set_tables(&self, tables: Vec<TableReaders>) {
-        self.tables.replace(tables, &self.domain);
+    pub(super) fn set_vrf(&self, id: VrfId, image: vrf::Image) {
+        self.vrfs.set(id, image, &self.domain);
         self.changed();
     }
 
@@ -107,51 +101,30 @@ impl Routes {
         self.policy == MultipathHash::Inner
     }
 
-    /// Looks up to [`BURST`] addresses of either family up; `out[i]` becomes the group for `keys[i]`, or [`NO_ROUTE`].
-    pub(crate) fn lookup_burst(&self, online: &Online<'_>, keys: &[(Family, u128)], out: &mut [u32]) {
-        out[..keys.len()].fill(NO_ROUTE);
-        for table in self.tables.load(online) {
-            let (mut v4, mut v6) = ([0u32; BURST], [0u128; BURST]);
-            let (mut at4, mut at6) = ([0u8; BURST], [0u8; BURST]);
-            let (mut n4, mut n6) = (0, 0);
-            for (i, (family, address)) in keys.iter().enumerate() {
-                if out[i] != NO_ROUTE {
-                    continue;
-                }
-                match family {
-                    Family::V4 => {
-                        (v4[n4], at4[n4]) = (*address as u32, i as u8);
-                        n4 += 1;
-                    }
-                    Family::V6 => {
-                        (v6[n6], at6[n6]) = (*address, i as u8);
-                        n6 += 1;
-                    }
-                }
-            }
-            let mut values = [NO_ROUTE; BURST];
-            if n4 > 0 {
-                table.v4.lookup_burst(online, &v4[..n4], &mut values);
-                for (at, value) in at4[..n4].iter().zip(values) {
-                    out[*at as usize] = value;
-                }
-            }
-            if n6 > 0 {
-                table.v6.lookup_burst(online, &v6[..n6], &mut values);
-                for (at, value) in at6[..n6].iter().zip(values) {
-                    out[*at as usize] = value;
-                }
-            }
-            if n4 + n6 == 0 {
-                break;
-            }
-        }
+    /// Looks up to [`BURST`](classifier::lpm::BURST) addresses of either family up in the tables of a VRF; `out[i]` becomes
+    /// the group for `keys[i]`, or [`NO_ROUTE`].
+    pub(crate) fn lookup_burst(
+        &self,
+        online: &Online<'_>,
+        vrf: VrfId,
+        keys: &[(Family, u128)],
+        out: &mut [u32],
+    ) {
+        let throws =
+            |group| matches!(self.group(online, GroupId(group)), Some(image) if image.target.throws());
+        self.vrfs.lookup_burst(online, vrf, keys, out, throws);
     }
 
     /// The group of one address.
-    pub(crate) fn lookup(&self, online: &Online<'_>, family: Family, address: u128) -> Option<GroupId> {
+    pub(crate) fn lookup(
+        &self,
+        online: &Online<'_>,
+        vrf: VrfId,
+        family: Family,
+        address: u128,
+    ) -> Option<GroupId> {
         let mut out = [NO_ROUTE];
-        self.lookup_burst(online, &[(family, address)], &mut out);
+        self.lookup_burst(online, vrf, &[(family, address)], &mut out);
         (out[0] != NO_ROUTE).then_some(GroupId(out[0]))
     }
 

@@ -82,29 +82,80 @@ fn tables_answer_in_order() {
 
     let reader = domain.register();
     let mut out = [0; 4];
-    fib.routes().lookup_burst(&reader.online(), &keys, &mut out);
+    fib.routes()
+        .lookup_burst(&reader.online(), VrfId::DEFAULT, &keys, &mut out);
     assert_eq!(
         out,
         [main.0, v6.0, lpm::NO_ROUTE, main.0],
         "table 100 is not looked up"
     );
 
-    fib.set_tables(&[100, 254, 100]);
+    fib.set_tables(&[100, 254, 100]).unwrap();
     assert_eq!(fib.tables(), [100, 254]);
-    fib.routes().lookup_burst(&reader.online(), &keys, &mut out);
+    fib.routes()
+        .lookup_burst(&reader.online(), VrfId::DEFAULT, &keys, &mut out);
     assert_eq!(
         out,
         [other.0, v6.0, lpm::NO_ROUTE, main.0],
         "the first table with a route answers"
     );
     assert_eq!(
-        fib.lookup("10.1.0.1".parse().unwrap()),
+        fib.lookup(VrfId::DEFAULT, "10.1.0.1".parse().unwrap()),
         Some((100, prefix("10.0.0.0/8"), other))
     );
-    assert_eq!(fib.lookup("2001:db9::1".parse().unwrap()), None);
+    assert_eq!(fib.lookup(VrfId::DEFAULT, "2001:db9::1".parse().unwrap()), None);
     assert_eq!(fib.iter(254).count(), 3);
     assert_eq!(fib.remove(254, prefix("10.1.0.0/16")), Ok(Some(main)));
     assert_eq!((fib.len(254), fib.get(254, prefix("10.1.0.0/16"))), (2, None));
+}
+
+#[test]
+fn vrfs_do_not_know_each_others_routes() {
+    let (mut fib, domain) = fib();
+    let (red, blue) = (forward(&mut fib, "192.0.2.1"), forward(&mut fib, "192.0.2.2"));
+    let throw = fib.add_group(Group::Throw);
+    fib.insert(10, prefix("10.0.0.0/8"), red).unwrap();
+    fib.insert(20, prefix("10.0.0.0/8"), blue).unwrap();
+    fib.insert(20, prefix("2001:db8::/32"), blue).unwrap();
+    let vrf = |v4: &[u32], v6: &[u32]| VrfTables {
+        v4: v4.to_vec(),
+        v6: v6.to_vec(),
+    };
+    let one = fib.add_vrf(vrf(&[10], &[10])).unwrap();
+    let two = fib.add_vrf(vrf(&[20], &[20])).unwrap();
+    let both = fib.add_vrf(vrf(&[10, 20], &[])).unwrap();
+    let reader = domain.register();
+    let keys = [(Family::V4, 0x0a01_0001), (Family::V6, 0x2001_0db8 << 96)];
+    let found = |fib: &Fib, vrf| {
+        let mut out = [0; 2];
+        fib.routes().lookup_burst(&reader.online(), vrf, &keys, &mut out);
+        let told = ["10.1.0.1", "2001:db8::"].map(|text| fib.lookup(vrf, text.parse().unwrap()));
+        let told = told.map(|found| found.map_or(lpm::NO_ROUTE, |(_, _, group)| group.0));
+        assert_eq!(told, out, "both sides look up alike");
+        out
+    };
+    let none = lpm::NO_ROUTE;
+    assert_eq!(found(&fib, VrfId::DEFAULT), [none, none]);
+    assert_eq!(found(&fib, one), [red.0, none]);
+    assert_eq!(found(&fib, two), [blue.0, blue.0]);
+    assert_eq!(found(&fib, both), [red.0, none]);
+    // A route that throws leads to the next table; after the last one there is none.
+    fib.insert(10, prefix("10.1.0.0/16"), throw).unwrap();
+    assert_eq!(found(&fib, both), [blue.0, none]);
+    assert_eq!(found(&fib, one), [throw.0, none]);
+    assert!(fib.set_vrf(both, vrf(&[20], &[20])).unwrap());
+    assert_eq!(found(&fib, both), [blue.0, blue.0]);
+    // Tables go when neither a prefix nor a VRF needs them.
+    assert!(!fib.remove_table(10), "it has prefixes");
+    assert_eq!(fib.remove_vrf(one), Some(vrf(&[10], &[10])));
+    fib.remove(10, prefix("10.0.0.0/8")).unwrap();
+    fib.remove(10, prefix("10.1.0.0/16")).unwrap();
+    assert!(fib.remove_table(10));
+    assert_eq!(
+        found(&fib, VrfId(99)),
+        [none, none],
+        "a VRF that is not there has no routes"
+    );
 }
 
 #[test]

@@ -123,7 +123,7 @@ pub fn explain(shared: &Shared, fib: &Fib, headers: &Headers, port: PortId) -> E
         ingress_rule: (came_in && !is_hidden && view.port.ingress.is_some()).then_some(lanes.ingress[0]),
         egress_rule: (goes_out && !is_hidden && has_list(next.egress, |port| port.egress.is_some()))
             .then_some(lanes.egress[0]),
-        route: fib.lookup(stages::address(headers.family, headers.dst)),
+        route: fib.lookup(view.port.vrf, stages::address(headers.family, headers.dst)),
         member: next.adj.and_then(|adj| Some((adj, *fib.adjacency(adj)?))),
         hash: lanes.hash[0],
         mtu: has_way.then_some(next.mtu),

@@ -325,7 +325,7 @@ pub(super) fn plan(view: &View<'_>, about: &Headers, frame: &[u8], reason: Reaso
         return None;
     }
     let routes = view.shared.routes();
-    let group = routes.lookup(view.online, about.family, about.src)?;
+    let group = routes.lookup(view.online, view.port.vrf, about.family, about.src)?;
     let back = icmp::headers(answer, about, 0);
     let hash = routes.hash(&back);
     let next = stages::next_hop(view, group.0, &back, hash);
@@ -349,7 +349,7 @@ pub(super) fn plan(view: &View<'_>, about: &Headers, frame: &[u8], reason: Reaso
 /// The way of one packet as the tables are now.
 pub(super) fn way(view: &View<'_>, headers: &Headers, hash: u32) -> NextHop {
     let routes = view.shared.routes();
-    match routes.lookup(view.online, headers.family, headers.dst) {
+    match routes.lookup(view.online, view.port.vrf, headers.family, headers.dst) {
         Some(group) => stages::next_hop(view, group.0, headers, hash),
         None => NextHop::never(Verdict::Answer(Reason::NoRoute)),
     }

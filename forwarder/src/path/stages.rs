@@ -139,7 +139,12 @@ fn belongs(view: &View<'_>, group: GroupId) -> bool {
         Target::Glean { ifindex, port } if strict => *port == Some(view.id) || *ifindex == view.port.ifindex,
         Target::NotAPort => !strict,
         Target::One(_) | Target::Many(_) | Target::Glean { .. } => true,
-        Target::Nothing | Target::Blackhole | Target::Unreachable | Target::Prohibit | Target::Local => false,
+        Target::Nothing
+        | Target::Throw
+        | Target::Blackhole
+        | Target::Unreachable
+        | Target::Prohibit
+        | Target::Local => false,
     }
 }
 
@@ -197,7 +202,7 @@ fn lookup(view: &View<'_>, headers: &[Headers], key: impl Fn(&Headers) -> u128, 
     }
     view.shared
         .routes()
-        .lookup_burst(view.online, &keys[..headers.len()], groups);
+        .lookup_burst(view.online, view.port.vrf, &keys[..headers.len()], groups);
 }
 
 /// The hash of each flow, by the packets' own headers.
@@ -264,7 +269,7 @@ fn by_group(view: &View<'_>, group: u32, headers: &Headers, hash: u32) -> NextHo
             },
         ),
         Target::Glean { port: None, .. } | Target::NotAPort => answer(Reason::EgressNotAPort),
-        Target::Nothing => answer(Reason::NoRoute),
+        Target::Nothing | Target::Throw => answer(Reason::NoRoute),
         Target::Unreachable => answer(Reason::Unreachable),
         Target::Prohibit => answer(Reason::Prohibit),
         Target::Blackhole => drop(Reason::Blackhole),

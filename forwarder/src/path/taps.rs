@@ -251,7 +251,7 @@ pub(super) fn released(
     let group = view
         .shared
         .routes()
-        .lookup(view.online, headers.family, headers.dst);
+        .lookup(view.online, view.port.vrf, headers.family, headers.dst);
     let record = Record {
         point: Point::Released,
         originated: kind == Kind::Originated,

@@ -63,6 +63,7 @@ pub(crate) fn steered(id: PortId, spec: &PortSpec, queues: u32) -> Steered {
     Steered {
         slot: id,
         mac: spec.attrs.mac,
+        vrf: spec.attrs.vrf,
         closed: spec.on_exit_drop,
         guarded: spec.role == Role::Workload,
         queues,

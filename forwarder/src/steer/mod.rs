@@ -12,6 +12,7 @@ use classifier::lpm::IpPrefix;
 use libbpf_rs::{ErrorExt, ErrorKind, MapCore, MapFlags, MapHandle, Object, ObjectBuilder};
 
 use crate::error::Error;
+use crate::fib::VrfId;
 use crate::settings::{MAX_QUEUES, MacAddr, PortId};
 use crate::steer::beats::Beats;
 
@@ -27,11 +28,16 @@ const PORT_GUARDED: u32 = 2;
 /// Prefixes of one family that the local maps take: as `MAX_LOCAL` in the program.
 const MAX_LOCAL: u32 = 262_144;
 
+/// Bits of a VRF's number, before the address in the keys of the local maps.
+const VRF_BITS: u32 = 32;
+
 /// How the program treats one port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Steered {
     pub(crate) slot: PortId,
     pub(crate) mac: MacAddr,
+    /// Whose own addresses are the kernel's.
+    pub(crate) vrf: VrfId,
     /// Drop what no socket takes, rather than leave it to the kernel.
     pub(crate) closed: bool,
     /// Drop router advertisements and redirects to the node.
@@ -167,7 +173,7 @@ impl Steer {
 
     /// Says how to treat the frames of a device.
     pub(crate) fn set_port(&self, ifindex: u32, port: &Steered) -> io::Result<()> {
-        let mut value = Vec::with_capacity(16);
+        let mut value = Vec::with_capacity(20);
         value.extend(port.slot.0.to_ne_bytes());
         value.extend(port.mac);
         let mut flags = 0;
@@ -179,6 +185,7 @@ impl Steer {
         }
         value.extend(u32::to_ne_bytes(flags));
         value.extend(port.queues.to_ne_bytes());
+        value.extend(port.vrf.0.to_be_bytes());
         self.ports
             .update(&ifindex.to_ne_bytes(), &value, MapFlags::ANY)
             .map_err(|e| io_error(&e))
@@ -246,26 +253,31 @@ impl Steer {
             .map_err(|e| io_error(&e))
     }
 
-    /// Adds or removes prefixes of the kernel's local table. What is added twice or removed before it is there does
+    /// Adds or removes prefixes that are the kernel's own in a VRF. What is added twice or removed before it is there does
     /// no harm.
-    pub(crate) fn set_local(&self, add: &[IpPrefix], remove: &[IpPrefix]) -> Result<(), Error> {
-        for prefix in remove {
-            let (map, key, family) = self.local(prefix);
+    pub(crate) fn set_local(
+        &self,
+        add: &[(VrfId, IpPrefix)],
+        remove: &[(VrfId, IpPrefix)],
+    ) -> Result<(), Error> {
+        for (vrf, prefix) in remove {
+            let (map, key, family) = self.local(*vrf, prefix);
             ignore_missing(map.delete(&key)).map_err(|source| local_failed(family, prefix, source))?;
         }
-        for prefix in add {
-            let (map, key, family) = self.local(prefix);
+        for (vrf, prefix) in add {
+            let (map, key, family) = self.local(*vrf, prefix);
             map.update(&key, &[1], MapFlags::ANY)
                 .map_err(|e| local_failed(family, prefix, io_error(&e)))?;
         }
         Ok(())
     }
 
-    /// The map for a prefix, its key there (prefix length in the machine's order, then the address in the wire's), and
-    /// the family's name.
-    fn local(&self, prefix: &IpPrefix) -> (&MapHandle, Vec<u8>, &'static str) {
-        let (address, len) = (prefix.addr(), u32::from(prefix.len()));
+    /// The map for a prefix, its key there (length in the machine's order, that of the VRF's number included; the number and the
+    /// address in the wire's), and the family's name.
+    fn local(&self, vrf: VrfId, prefix: &IpPrefix) -> (&MapHandle, Vec<u8>, &'static str) {
+        let (address, len) = (prefix.addr(), VRF_BITS + u32::from(prefix.len()));
         let mut key = len.to_ne_bytes().to_vec();
+        key.extend(vrf.0.to_be_bytes());
         match address {
             IpAddr::V4(address) => {
                 key.extend(address.octets());

@@ -73,7 +73,7 @@ impl Lab {
         };
         let shared = Shared::new(&settings, 1);
         let mut fib = shared.fib();
-        fib.set_tables(&[254]);
+        fib.set_tables(&[254]).expect("memory for a table");
         let adj = fib.add_adjacency(Adjacency {
             port: Some(OUT),
             ifindex: 2,

@@ -13,7 +13,7 @@ pub(in crate::cli) fn ports<W: Write>(out: &mut W, answer: &Value, statistics: b
         out,
         &[
             "NAME", "ROLE", "LINK", "MODE", ">QUEUES", ">MTU", ">MAX-MTU", "MAC", "INGRESS", "EGRESS",
-            "ON-EXIT",
+            "ON-EXIT", "VRF",
         ],
     );
     for port in ports {
@@ -30,6 +30,7 @@ pub(in crate::cli) fn ports<W: Write>(out: &mut W, answer: &Value, statistics: b
             cell(&port["acl"]["ingress"]),
             cell(&port["acl"]["egress"]),
             cell(&port["on_exit"]),
+            vrf(port),
         ])?;
     }
     list.finish()?;
@@ -62,6 +63,28 @@ pub(in crate::cli) fn ports<W: Write>(out: &mut W, answer: &Value, statistics: b
         )?;
     }
     Ok(())
+}
+
+/// The VRF of a port and its tables; empty for one that looks up in the configured tables.
+fn vrf(port: &Value) -> String {
+    let Some(vrf) = port["vrf"].as_object() else {
+        return String::new();
+    };
+    let numbers = |family: &str| {
+        let tables = rows(&port["vrf"]["tables"], family);
+        let tables: Vec<String> = tables.iter().map(cell).collect();
+        tables.join(",")
+    };
+    let (v4, v6) = (numbers("ipv4"), numbers("ipv6"));
+    let tables = if v4 == v6 {
+        format!("table {v4}")
+    } else {
+        format!("table {v4}, IPv6 {v6}")
+    };
+    match vrf["name"].as_str() {
+        Some(name) => format!("{name} ({tables})"),
+        None => tables,
+    }
 }
 
 pub(in crate::cli) fn port_set<W: Write>(out: &mut W, answer: &Value) -> io::Result<()> {

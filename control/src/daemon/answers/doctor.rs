@@ -95,6 +95,7 @@ impl Daemon {
             guarded: guard_entries(&self.config, &self.state, &self.released)
                 .into_iter()
                 .map(|entry| entry.name)
+                .chain(self.with_tables())
                 .collect(),
             node: wanted.is_none(),
         })

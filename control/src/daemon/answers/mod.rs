@@ -26,7 +26,7 @@ impl Daemon {
             Request::PortSet(args) => self.port_set(&args).into(),
             Request::RouteShow(args) if args.diff_kernel => self.diff_kernel(args).await.into(),
             Request::RouteShow(args) => self.route_show(args),
-            Request::RouteGet(address) => self.route_get(address).into(),
+            Request::RouteGet(args) => self.route_get(&args).into(),
             Request::NeighShow(family) => Answer::Value(self.neigh_show(family)),
             Request::NexthopShow => Answer::Value(json!({
                 "schema": "margay.nexthop-show/1",

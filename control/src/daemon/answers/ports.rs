@@ -51,6 +51,7 @@ impl Daemon {
             "up": attrs.up,
             "acl": open.acl,
             "on_exit": open.on_exit,
+            "vrf": self.vrf_row(open.ifindex),
             "anti_spoof": open.port.anti_spoof,
             "fix_checksums": open.port.fix_checksums,
             "rx_packets": stats.rx_packets,
@@ -64,6 +65,13 @@ impl Daemon {
             "dropped": stats.dropped,
             "originated": stats.originated,
         }))
+    }
+
+    /// The VRF of a port: `{name, tables: {ipv4, ipv6}}`, `name` null where rules make it; `null` in the default one.
+    fn vrf_row(&self, index: u32) -> Option<Value> {
+        let name = self.mirror.vrf_of(index)?;
+        let tables = |v6| self.mirror.tables_of(Some(index), v6);
+        Some(json!({"name": name, "tables": {"ipv4": tables(false), "ipv6": tables(true)}}))
     }
 
     pub(super) fn port_set(&mut self, args: &PortSetArgs) -> Result<Value, ErrorBody> {
@@ -99,7 +107,7 @@ impl Daemon {
             .map_err(|error| ErrorBody::new(Code::Failed, format!("what was set cannot be kept: {error}")))?;
         let after = guard_entries(&self.config, &self.state, &self.released);
         // A port that is closed from now on is guarded first; one that is opened is let go last.
-        let closes = port.on_exit(&self.acl_of(&args.name, &port)) == OnExit::Drop;
+        let closes = self.on_exit_of(&args.name, &port, &self.acl_of(&args.name, &port)) == OnExit::Drop;
         if closes
             && before != after
             && let Err(error) = self.guard(&after)

@@ -5,11 +5,12 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use classifier::packet::{Family, Headers};
-use forwarder::fib::{AdjId, AdjState, Group, GroupId};
+use forwarder::fib::{AdjId, AdjState, Group, GroupId, VrfId};
 use serde_json::{Map, Value, json};
 
+use super::no_port;
 use crate::daemon::{Daemon, translate};
-use crate::socket::{Answer, Code, Dump, DumpWriter, ErrorBody, FamilyArg, RouteShowArgs};
+use crate::socket::{Answer, Code, Dump, DumpWriter, ErrorBody, FamilyArg, RouteGetArgs, RouteShowArgs};
 
 /// Most bytes of all route dumps that clients are still reading.
 const DUMP_BYTES: usize = 1 << 30;
@@ -92,33 +93,44 @@ impl Daemon {
 
     fn check_table(&self, table: Option<u32>) -> Result<(), ErrorBody> {
         match table {
-            Some(table) if !self.config.tables.contains(&table) => Err(ErrorBody::new(
+            Some(table) if !self.mirror.followed().contains(&table) => Err(ErrorBody::new(
                 Code::NotFound,
                 format!("table {table} is not mirrored"),
             )
-            .hint(format!("[kernel] tables = {:?}", self.config.tables))),
+            .hint(format!(
+                "mirrored are {:?}: those of [kernel] tables, of VRFs, and of rules `iif DEVICE lookup TABLE`",
+                self.mirror.followed()
+            ))),
             _ => Ok(()),
         }
     }
 
-    pub(super) fn route_get(&mut self, address: IpAddr) -> Result<Value, ErrorBody> {
-        let Some(route) = self.mirror.route_get(address) else {
+    pub(super) fn route_get(&mut self, args: &RouteGetArgs) -> Result<Value, ErrorBody> {
+        let address = args.address;
+        let index = match &args.port {
+            Some(port) => Some(self.ports.open.get(port).ok_or_else(|| no_port(port))?.ifindex),
+            None => None,
+        };
+        let Some(route) = self.mirror.route_get(index, address) else {
+            let tables = self.mirror.tables_of(index, address.is_ipv6());
             return Err(ErrorBody::new(
                 Code::NotFound,
-                format!("no table has a route to {address}"),
+                format!("no table of {tables:?} has a route to {address}"),
             ));
         };
         Ok(json!({
             "schema": "margay.route-get/1",
             "route": route,
-            "nexthop": self.member_for(address),
+            "tables": self.mirror.tables_of(index, address.is_ipv6()),
+            "nexthop": self.member_for(index, address),
         }))
     }
 
     /// The member that a flow to this address takes, by the function that workers use.
-    fn member_for(&mut self, address: IpAddr) -> Option<Value> {
+    fn member_for(&mut self, index: Option<u32>, address: IpAddr) -> Option<Value> {
+        let vrf = index.map_or(VrfId::DEFAULT, |index| self.mirror.vrf_id(index));
         let fib = self.dataplane.fib();
-        let (_, _, group) = fib.lookup(address)?;
+        let (_, _, group) = fib.lookup(vrf, address)?;
         let member = fib.select_member(group, &flow_to(address))?;
         self.member_row(group, member)
     }

@@ -1,5 +1,6 @@
 //! `trace`: the way of a packet, stage by stage, with what each stage found.
 
+use forwarder::fib::VrfId;
 use forwarder::reason::Reason;
 use forwarder::watch::{Decided, End, LinkState, Point, Points, PortSet, Record, TapSpec, Way};
 use forwarder::{AntiSpoof, PortId};
@@ -156,7 +157,7 @@ impl Daemon {
                     packet["ttl"].as_u64().unwrap_or(1).saturating_sub(1)
                 ),
             },
-            "route" => self.route_of(record.way.as_ref(), packet),
+            "route" => self.route_of(record, packet),
             "next_hop" => record
                 .way
                 .as_ref()
@@ -210,12 +211,14 @@ impl Daemon {
     }
 
     /// The route, looked up again by the destination: the worker tells the number of what it found.
-    fn route_of(&mut self, way: Option<&Way>, packet: &Value) -> String {
+    fn route_of(&mut self, record: &Record, packet: &Value) -> String {
         let to = packet["to"].as_str().and_then(|to| to.parse().ok());
-        let (Some(way), Some(to)) = (way, to) else {
+        let (Some(way), Some(to)) = (record.way.as_ref(), to) else {
             return String::new();
         };
-        match self.dataplane.fib().lookup(to) {
+        let port = self.ports.open.values().find(|open| open.id == record.ingress);
+        let vrf = port.map_or(VrfId::DEFAULT, |open| self.mirror.vrf_id(open.ifindex));
+        match self.dataplane.fib().lookup(vrf, to) {
             Some((table, prefix, group)) if group == way.group => format!("{prefix} table {table}"),
             Some((table, prefix, _)) => format!("was another one then; now {prefix} table {table}"),
             None => "none".to_owned(),

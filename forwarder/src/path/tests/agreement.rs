@@ -6,6 +6,7 @@ use etherparse::PacketBuilder;
 
 use super::rig::*;
 use super::taps::{tap, told};
+use crate::fib::VrfTables;
 use crate::fib::{AdjState, Adjacency, Group, Member};
 use crate::path::explain::{Explanation, Fate, explain};
 use crate::reason::Reason;
@@ -140,8 +141,16 @@ fn node(random: &mut Random) -> Rig {
             state,
         }));
     }
-    for _ in 0..random.below(16) {
-        let group = match random.below(12) {
+    // The default VRF has the main table; the others have tables of their own, alone or before others.
+    let vrfs = [
+        (vec![100], vec![100]),
+        (vec![101, 100], vec![254]),
+        (vec![100, 101, 254], vec![]),
+    ];
+    let vrfs = vrfs.map(|(v4, v6)| rig.fib.add_vrf(VrfTables { v4, v6 }).unwrap());
+    for _ in 0..random.below(32) {
+        let group = match random.below(13) {
+            12 => Group::Throw,
             0 => Group::Blackhole,
             1 => Group::Prohibit,
             2 => Group::Unreachable,
@@ -161,11 +170,15 @@ fn node(random: &mut Random) -> Rig {
                 prefsrc: None,
             },
         };
-        rig.route(&prefix(random), group);
+        let table = [254, 254, 100, 101][random.below(4) as usize];
+        rig.route_in(table, &prefix(random), group);
     }
     for port in [UPLINK, WORKLOAD, OTHER] {
         let mut spec = spec(port);
         spec.anti_spoof = [AntiSpoof::Off, AntiSpoof::Loose, AntiSpoof::Strict][random.below(3) as usize];
+        if random.chance(2) {
+            spec.attrs.vrf = vrfs[random.below(3) as usize];
+        }
         spec.attrs.up = !random.chance(10);
         spec.attrs.mtu = [60, 1280, 1500, 1500][random.below(4) as usize];
         if random.chance(4) {

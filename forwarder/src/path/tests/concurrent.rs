@@ -31,7 +31,7 @@ fn a_worker_never_sees_half_a_change() {
     let mut rig = Rig::new();
     let mut fib = std::mem::replace(&mut rig.fib, rig.shared.fib());
     // The new writer's tables are empty; workers read the old one's again.
-    fib.set_tables(&[254]);
+    fib.set_tables(&[254]).expect("memory for a table");
     let (adjs, groups, domain) = (rig.adjs, rig.groups, rig.shared.domain().clone());
     let plain = adjs.map(|adj| *fib.adjacency(adj).unwrap());
     for adj in [1, 2] {

@@ -11,7 +11,7 @@ use etherparse::{PacketBuilder, SlicedPacket};
 
 use crate::acl::Instance;
 use crate::counters::PortTotals;
-use crate::fib::{AdjId, AdjState, Adjacency, Fib, Group, GroupId, Member};
+use crate::fib::{AdjId, AdjState, Adjacency, Fib, Group, GroupId, Member, TableId, VrfId};
 use crate::frame::{Buffers, Frame, Memory};
 use crate::path::{Kind, Outcome, Path, PathConfig};
 use crate::reason::Reason;
@@ -79,6 +79,7 @@ pub(crate) fn attrs(port: PortId) -> PortAttrs {
         mac: mac(port),
         mtu: 1500,
         up: true,
+        vrf: VrfId::DEFAULT,
         icmp4_source: Some(Ipv4Addr::new(10, port.0 as u8, 0, 254)),
         icmp6_sources: vec![format!("2001:db8:{}::fe", port.0).parse().unwrap()],
     }
@@ -182,8 +183,13 @@ impl Rig {
 
     /// Gives a prefix a group of its own.
     pub(crate) fn route(&mut self, prefix: &str, group: Group) -> GroupId {
+        self.route_in(254, prefix, group)
+    }
+
+    /// The same in any table.
+    pub(crate) fn route_in(&mut self, table: TableId, prefix: &str, group: Group) -> GroupId {
         let id = self.fib.add_group(group);
-        self.fib.insert(254, prefix.parse().unwrap(), id).unwrap();
+        self.fib.insert(table, prefix.parse().unwrap(), id).unwrap();
         id
     }
 
