@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, Once, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, Once, PoisonError, Weak};
 
 use crate::host::{Host, HostInner};
 use crate::margay::Margay;
@@ -19,6 +19,34 @@ pub struct Lab {
     directory: PathBuf,
     hosts: Mutex<Vec<Host>>,
     daemons: Mutex<Vec<Weak<Margay>>>,
+    _turn: Turn,
+}
+
+/// How many labs of this process run, and whether one of them is alone.
+static RUNNING: (Mutex<(usize, bool)>, Condvar) = (Mutex::new((0, false)), Condvar::new());
+
+/// A lab's permission to run, given back when it is dropped.
+struct Turn;
+
+impl Turn {
+    /// Waits until no lab runs that has to be alone; with `alone`, until none runs at all.
+    fn wait(alone: bool) -> Self {
+        let (running, changed) = &RUNNING;
+        let blocked = |(count, taken): &mut (usize, bool)| *taken || alone && *count > 0;
+        let turn = changed.wait_while(lock(running), blocked);
+        let mut turn = turn.unwrap_or_else(PoisonError::into_inner);
+        *turn = (turn.0 + 1, alone);
+        Self
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let (running, changed) = &RUNNING;
+        let mut turn = lock(running);
+        *turn = (turn.0 - 1, false);
+        changed.notify_all();
+    }
 }
 
 /// How a veth pair is made.
@@ -46,10 +74,23 @@ impl Lab {
     /// # Panics
     /// With `CI=true` when labs cannot run: there a skipped lab is a failed one.
     pub fn new(name: &str) -> Option<Arc<Self>> {
+        Self::begin(name, false)
+    }
+
+    /// The same for a lab that changes what all namespaces of the machine share: no other lab runs beside it.
+    ///
+    /// # Panics
+    /// As [`Lab::new`].
+    pub fn alone(name: &str) -> Option<Arc<Self>> {
+        Self::begin(name, true)
+    }
+
+    fn begin(name: &str, alone: bool) -> Option<Arc<Self>> {
         if let Err(reason) = able() {
             skip(name, &reason);
             return None;
         }
+        let turn = Turn::wait(alone);
         static SWEEP: Once = Once::new();
         SWEEP.call_once(sweep);
         let name = format!(
@@ -63,6 +104,7 @@ impl Lab {
             directory,
             hosts: Mutex::default(),
             daemons: Mutex::default(),
+            _turn: turn,
         }))
     }
 

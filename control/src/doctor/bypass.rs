@@ -1,6 +1,8 @@
 //! What the kernel does with packets that it forwards, and that packets between two ports do not meet; and what guards the
 //! node itself.
 
+use serde_json::Value;
+
 use super::rules::{Chain, chains, means};
 use super::{Facts, Found, Reading};
 use crate::config::Role;
@@ -105,14 +107,31 @@ fn translation(chains: &[&Chain], reading: &Reading, found: &mut Found) {
     }
 }
 
-/// `ip rule`: Margay asks its tables in order and looks at nothing but the destination.
+/// Whether a rule gives a device a table, or is the one for VRFs: what the mirror follows. Any word that is not known here asks for more.
+fn is_followed(rule: &Value) -> bool {
+    const KNOWN: [&str; 8] = [
+        "priority",
+        "src",
+        "iif",
+        "iif_detached",
+        "table",
+        "action",
+        "l3mdev",
+        "protocol",
+    ];
+    let Some(words) = rule.as_object() else { return false };
+    let plain = words.keys().all(|word| KNOWN.contains(&word.as_str())) && rule["src"] == "all";
+    plain && (words.contains_key("iif") || words.contains_key("l3mdev"))
+}
+
+/// `ip rule`: Margay asks the tables of a packet's port in order, and looks at nothing but the destination.
 fn policy_rules(reading: &Reading, found: &mut Found) {
     let mut any = false;
     for (family, rules) in &reading.rules {
         for rule in rules.as_array().into_iter().flatten() {
             let priority = rule["priority"].as_u64().unwrap_or_default();
             // Local, main and default table (ip-rule(8)).
-            if [0, 32_766, 32_767].contains(&priority) {
+            if [0, 32_766, 32_767].contains(&priority) || is_followed(rule) {
                 continue;
             }
             any = true;
@@ -130,7 +149,7 @@ fn policy_rules(reading: &Reading, found: &mut Found) {
         }
     }
     if !any {
-        found.pass("ip_rule", None, "none but the kernel's own");
+        found.pass("ip_rule", None, "none but the kernel's own and those that give a device a table");
     }
 }
 

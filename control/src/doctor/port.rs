@@ -12,6 +12,7 @@ pub(super) fn check(port: &Port, facts: &Facts, reading: &Reading, found: &mut F
     let device = reading.devices.get(&port.name).unwrap_or(&nothing);
     link(port, found);
     mode(port, device, found);
+    kind(port, device, found);
     program(port, device, reading, found);
     queues(port, device, facts, found);
     mtu(port, found);
@@ -21,6 +22,37 @@ pub(super) fn check(port: &Port, facts: &Facts, reading: &Reading, found: &mut F
     lists(port, found);
     reverse_path(port, reading, found);
     traffic_control(port, device, found);
+}
+
+/// Devices that are made of others: what they can be as a port, and what they cannot.
+fn kind(port: &Port, device: &Device, found: &mut Found) {
+    let name = Some(port.name.as_str());
+    match device.driver.as_deref() {
+        Some("bonding") => found.warn(
+            "kind",
+            name,
+            "a bond is a port in generic mode only, the slowest; its slaves cannot be ports beside it",
+            "the slaves as ports of their own, with an address each and multipath routes over them",
+        ),
+        Some("bridge") => found.warn(
+            "kind",
+            name,
+            "a bridge is a port in generic mode only; frames that it switches between its members meet neither Margay nor its access lists",
+            format!("the members of {} as ports of their own, with an address or a device route each", port.name),
+        ),
+        Some("macvlan") => found.warn(
+            "kind",
+            name,
+            "a macvlan is a port in generic mode only; frames between it and others upon the same device, in its mode bridge, meet neither Margay nor its access lists",
+            "a veth pair, or the device below as the port",
+        ),
+        Some("802.1Q VLAN Support") => found.pass(
+            "kind",
+            name,
+            "a VLAN sub-interface, in generic mode; frames with a second tag are the kernel's",
+        ),
+        _ => {}
+    }
 }
 
 /// What makes the daemon read its configuration anew.

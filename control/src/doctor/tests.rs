@@ -92,7 +92,13 @@ fn reading() -> Reading {
         nftables: Some(listing("input", "filter", "accept", &[interface(json!("cali*"))])),
         rules: vec![(
             '4',
-            json!([{"priority": 0, "table": "local"}, {"priority": 32766, "table": "main"}]),
+            json!([
+                {"priority": 0, "src": "all", "table": "local"},
+                {"priority": 500, "src": "all", "iif": "eth1", "table": "100"},
+                {"priority": 501, "src": "all", "iif": "eth2", "iif_detached": null, "action": "unreachable"},
+                {"priority": 1000, "src": "all", "l3mdev": null},
+                {"priority": 32766, "src": "all", "table": "main"},
+            ]),
         )],
         huge_pages: Some("always [madvise] never".into()),
         may_lock: true,
@@ -343,6 +349,33 @@ const FAULTS: &[Fault] = &[
         },
         "ip_rule",
         None,
+        Outcome::Warn,
+    ),
+    (
+        |_, r| {
+            let rule = json!({"priority": 100, "src": "10.0.0.0", "srclen": 8, "iif": "eth1", "table": "7"});
+            r.rules.push(('4', json!([rule])));
+        },
+        "ip_rule",
+        None,
+        Outcome::Warn,
+    ),
+    (
+        |_, r| r.devices.get_mut("eth1").expect("it is there").driver = Some("bonding".into()),
+        "kind",
+        Some("eth1"),
+        Outcome::Warn,
+    ),
+    (
+        |_, r| r.devices.get_mut("eth1").expect("it is there").driver = Some("bridge".into()),
+        "kind",
+        Some("eth1"),
+        Outcome::Warn,
+    ),
+    (
+        |_, r| r.devices.get_mut("eth1").expect("it is there").driver = Some("macvlan".into()),
+        "kind",
+        Some("eth1"),
         Outcome::Warn,
     ),
     (

@@ -104,8 +104,16 @@ pub(crate) fn open(
 
 /// Attaches the program where the mode asks for it, or where the driver lets it.
 fn attach(steer: &Steer, spec: &PortSpec) -> Result<(Link, Place), Error> {
+    // A native program on a bond runs at its slaves, as theirs: it sees their device and queues, whose sockets are not the
+    // bond's (bond_xdp_set of drivers/net/bonding/bond_main.c). Everything would be left to the kernel.
+    let driver = device::driver(&spec.name).ok().flatten();
+    let is_bond = driver.is_some_and(|driver| driver == "bonding");
     let places: &[Place] = match spec.mode {
+        Mode::Auto if is_bond => &[Place::Generic],
         Mode::Auto => &[Place::Native, Place::Generic],
+        Mode::Zerocopy | Mode::Copy if is_bond => {
+            return Err(attach_error(spec, io::Error::from_raw_os_error(libc::EOPNOTSUPP)));
+        }
         Mode::Zerocopy | Mode::Copy => &[Place::Native],
         Mode::Generic => &[Place::Generic],
     };

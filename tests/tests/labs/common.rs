@@ -33,11 +33,15 @@ pub struct Node {
 
 /// Builds the usual node for the lab called `name`.
 pub fn node(name: &str) -> Option<Node> {
-    let lab = Lab::new(name)?;
+    Lab::new(name).map(node_in)
+}
+
+/// Builds the usual node in a lab.
+pub fn node_in(lab: Arc<Lab>) -> Node {
     let (r, u) = (lab.host("r"), lab.host("u"));
     lab.veth(&r, "up0", &u, "r0");
     address(&r, &u);
-    Some(Node { lab, r, u })
+    Node { lab, r, u }
 }
 
 /// Gives the two ends of the uplink their addresses and routes.

@@ -4,6 +4,7 @@ mod common;
 
 mod abuse;
 mod acl;
+mod alone;
 mod attack;
 mod bgp;
 mod census;

@@ -9,5 +9,7 @@ mod jumbo;
 mod life;
 mod machine;
 mod modes;
+mod stacked;
 mod tap;
 mod vlan;
+mod vrf;
