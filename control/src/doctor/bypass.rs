@@ -119,7 +119,9 @@ fn is_followed(rule: &Value) -> bool {
         "l3mdev",
         "protocol",
     ];
-    let Some(words) = rule.as_object() else { return false };
+    let Some(words) = rule.as_object() else {
+        return false;
+    };
     let plain = words.keys().all(|word| KNOWN.contains(&word.as_str())) && rule["src"] == "all";
     plain && (words.contains_key("iif") || words.contains_key("l3mdev"))
 }
@@ -149,7 +151,11 @@ fn policy_rules(reading: &Reading, found: &mut Found) {
         }
     }
     if !any {
-        found.pass("ip_rule", None, "none but the kernel's own and those that give a device a table");
+        found.pass(
+            "ip_rule",
+            None,
+            "none but the kernel's own and those that give a device a table",
+        );
     }
 }
 

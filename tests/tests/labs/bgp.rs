@@ -1,4 +1,4 @@
-//! Routes that real BGP daemons bring: BIRD in one lab, FRR in the other. The sessions themselves run through margayd's uplink, as
+//! Routes that real BGP daemons bring: BIRD in one lab, FRR in the other, each also over link-local addresses alone (unnumbered). The sessions themselves run through margayd's uplink, as
 //! traffic of the node's own.
 //!
 //! ```text
@@ -8,6 +8,7 @@
 //! u announces 203.0.113.0/24 and 2001:db8:113::/48, r announces its containers' prefixes. The kernel of r forwards nothing.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tests::{Host, LIMIT, Lab, Margay, wait_for};
@@ -86,28 +87,38 @@ fn bird() {
              protocol bgp four from peer {{ neighbor 10.0.0.{peer} as {peer_asn}; ipv4 {{ import all; export all; }}; }}
              protocol bgp six from peer {{ neighbor fd00::{peer} as {peer_asn}; ipv6 {{ import all; export all; }}; }}"
         );
-        let base = host.directory().join(format!("{}-bird", host.name()));
-        let (file, control) = (base.with_extension("conf"), base.with_extension("ctl"));
-        fs::write(&file, config).expect("the lab's directory can be written");
-        host.spawn(
-            "bird",
-            &format!("bird -f -c {} -s {}", file.display(), control.display()),
-        );
-        control
-    };
-    let statics = |v4: &str, v6: &str| {
-        format!(
-            "protocol static s4 {{ ipv4; route {v4} unreachable; }} protocol static s6 {{ ipv6; route {v6} unreachable; }}"
-        )
+        start_bird(host, &config)
     };
     start(&net.r, 1, &statics("10.65.0.0/24", "fd65::/64"));
     let control = start(&net.u, 2, &statics("203.0.113.0/24", "2001:db8:113::/48"));
-    follow(&net, &a, &margay, |on| {
-        let word = if on { "enable" } else { "disable" };
-        for name in ["s4", "s6"] {
-            net.u.sh(&format!("birdc -s {} {word} {name}", control.display()));
-        }
-    });
+    follow(&net, &a, &margay, |on| enable(&net.u, &control, on));
+}
+
+/// Starts BIRD with a configuration; answers its control socket.
+fn start_bird(host: &Host, config: &str) -> PathBuf {
+    let base = host.directory().join(format!("{}-bird", host.name()));
+    let (file, control) = (base.with_extension("conf"), base.with_extension("ctl"));
+    fs::write(&file, config).expect("the lab's directory can be written");
+    host.spawn(
+        "bird",
+        &format!("bird -f -c {} -s {}", file.display(), control.display()),
+    );
+    control
+}
+
+/// What a BIRD announces.
+fn statics(v4: &str, v6: &str) -> String {
+    format!(
+        "protocol static s4 {{ ipv4; route {v4} unreachable; }} protocol static s6 {{ ipv6; route {v6} unreachable; }}"
+    )
+}
+
+/// Has BIRD announce its prefixes, or withdraw them.
+fn enable(host: &Host, control: &Path, on: bool) {
+    let word = if on { "enable" } else { "disable" };
+    for name in ["s4", "s6"] {
+        host.sh(&format!("birdc -s {} {word} {name}", control.display()));
+    }
 }
 
 #[test]
@@ -115,9 +126,9 @@ fn frr() {
     let Some((net, a, margay)) = build("frr") else {
         return;
     };
-    let start = |host: &Host, us: u8, v4: &str, v6: &str| {
+    let config = |us: u8, v4: &str, v6: &str| {
         let (peer, asn, peer_asn) = (3 - us, 64_511 + u32::from(us), 64_514 - u32::from(us));
-        let config = format!(
+        format!(
             "router bgp {asn}
               bgp router-id 10.0.0.{us}
               no bgp ebgp-requires-policy
@@ -135,36 +146,144 @@ fn frr() {
                network {v6}
                neighbor fd00::{peer} activate
               exit-address-family\n"
-        );
-        // Private instances: configuration, sockets and pid files of their own, nothing shared with an FRR of the machine.
-        let directory = host.directory().join(format!("{}-frr", host.name()));
-        fs::create_dir_all(&directory).expect("the lab's directory can be written");
-        fs::write(directory.join("bgpd.conf"), config).expect("the lab's directory can be written");
-        fs::write(directory.join("zebra.conf"), "").expect("the lab's directory can be written");
-        let path = directory.display();
-        // FRR's daemons give up root's rights for those of the user that Debian's package makes.
-        host.sh(&format!("chown -R frr:frr {path}"));
-        for (daemon, more) in [("zebra", ""), ("bgpd", "-p 179")] {
-            host.spawn(
-                daemon,
-                &format!(
-                    "/usr/lib/frr/{daemon} -f {path}/{daemon}.conf -z {path}/zserv.api -i {path}/{daemon}.pid \
-                     --vty_socket {path} -A 127.0.0.1 -P 0 --log stdout {more}"
-                ),
-            );
-            wait_for(&format!("{daemon} is there"), LIMIT, || {
-                directory.join(format!("{daemon}.vty")).exists()
-            });
-        }
-        format!("vtysh --vty_socket {path} -c 'configure terminal' -c 'router bgp {asn}'")
+        )
     };
-    start(&net.r, 1, "10.65.0.0/24", "fd65::/64");
-    let vtysh = start(&net.u, 2, "203.0.113.0/24", "2001:db8:113::/48");
-    follow(&net, &a, &margay, |on| {
-        let no = if on { "" } else { "no " };
-        net.u.sh(&format!(
-            "{vtysh} -c 'address-family ipv4 unicast' -c '{no}network 203.0.113.0/24' -c exit \
-             -c 'address-family ipv6 unicast' -c '{no}network 2001:db8:113::/48'"
-        ));
-    });
+    start_frr(&net.r, &config(1, "10.65.0.0/24", "fd65::/64"));
+    let vtysh = start_frr(&net.u, &config(2, "203.0.113.0/24", "2001:db8:113::/48"));
+    follow(&net, &a, &margay, |on| set_networks(&net.u, &vtysh, on));
+}
+
+/// Has FRR on u announce its prefixes, or withdraw them.
+fn set_networks(u: &Host, vtysh: &str, on: bool) {
+    let no = if on { "" } else { "no " };
+    u.sh(&format!(
+        "{vtysh} -c 'router bgp 64513' -c 'address-family ipv4 unicast' -c '{no}network 203.0.113.0/24' -c exit \
+         -c 'address-family ipv6 unicast' -c '{no}network 2001:db8:113::/48'"
+    ));
+}
+
+/// Starts zebra and bgpd with a configuration; answers the beginning of a command line that configures them.
+fn start_frr(host: &Host, config: &str) -> String {
+    // Private instances: configuration, sockets and pid files of their own, nothing shared with an FRR of the machine.
+    let directory = host.directory().join(format!("{}-frr", host.name()));
+    fs::create_dir_all(&directory).expect("the lab's directory can be written");
+    fs::write(directory.join("bgpd.conf"), config).expect("the lab's directory can be written");
+    fs::write(directory.join("zebra.conf"), "").expect("the lab's directory can be written");
+    let path = directory.display();
+    // FRR's daemons give up root's rights for those of the user that Debian's package makes.
+    host.sh(&format!("chown -R frr:frr {path}"));
+    for (daemon, more) in [("zebra", ""), ("bgpd", "-p 179")] {
+        host.spawn(
+            daemon,
+            &format!(
+                "/usr/lib/frr/{daemon} -f {path}/{daemon}.conf -z {path}/zserv.api -i {path}/{daemon}.pid \
+                     --vty_socket {path} -A 127.0.0.1 -P 0 --log stdout {more}"
+            ),
+        );
+        wait_for(&format!("{daemon} is there"), LIMIT, || {
+            directory.join(format!("{daemon}.vty")).exists()
+        });
+    }
+    format!("vtysh --vty_socket {path} -c 'configure terminal'")
+}
+
+/// The network without any address but link-local ones on the uplink.
+fn unnumbered(name: &str) -> Option<(Node, Host, Arc<Margay>)> {
+    let lab = Lab::new(name)?;
+    let (r, u) = (lab.host("r"), lab.host("u"));
+    lab.veth(&r, "up0", &u, "r0");
+    u.sh("ip addr add 203.0.113.1/32 dev lo; ip -6 addr add 2001:db8:113::1/128 dev lo nodad");
+    let net = Node { lab, r, u };
+    let a = net.container("a", 2);
+    let margay = Margay::start(&net.lab, &net.r, PORTS);
+    margay.has_port("up0");
+    margay.has_port("cali-a");
+    Some((net, a, margay))
+}
+
+/// A device's link-local address.
+fn link_local(host: &Host, dev: &str) -> String {
+    wait_for("a link-local address", LIMIT, || {
+        let shown = host.sh(&format!("ip -6 -o addr show dev {dev} scope link -tentative"));
+        let address = shown.split_whitespace().nth(3)?;
+        address.split('/').next().map(str::to_owned)
+    })
+}
+
+/// Both families' routes lead to u's link-local address.
+fn by_link_local(margay: &Margay, u: &Host) {
+    let own = link_local(u, "r0");
+    for address in ["203.0.113.1", "2001:db8:113::1"] {
+        let route = margay.route_get(address).expect("there is a route");
+        assert_eq!(route["nexthop"]["via"], own, "{route}");
+        assert_eq!(route["nexthop"]["dev"], "up0", "{route}");
+    }
+}
+
+#[test]
+fn bird_unnumbered() {
+    let Some((net, a, margay)) = unnumbered("birdll") else {
+        return;
+    };
+    let (at_r, at_u) = (link_local(&net.r, "up0"), link_local(&net.u, "r0"));
+    let start = |host: &Host, us: u8, dev: &str, peer: &str, own: &str| {
+        let (asn, peer_asn) = (64_511 + u32::from(us), 64_514 - u32::from(us));
+        // The next hops of both families are IPv6 ones (RFC 8950); only link-local ones exist.
+        let config = format!(
+            "log stderr all; router id 10.0.0.{us};
+             protocol device {{ scan time 1; }}
+             protocol kernel k4 {{ ipv4 {{ export where source = RTS_BGP; }}; }}
+             protocol kernel k6 {{ ipv6 {{ export where source = RTS_BGP; }}; }}
+             {own}
+             protocol bgp peer {{ local as {asn}; neighbor {peer}%{dev} as {peer_asn};
+               connect delay time 1; connect retry time 1; error wait time 1, 2;
+               ipv4 {{ import all; export all; extended next hop; next hop self; }};
+               ipv6 {{ import all; export all; next hop self; }}; }}"
+        );
+        start_bird(host, &config)
+    };
+    start(&net.r, 1, "up0", &at_u, &statics("10.65.0.0/24", "fd65::/64"));
+    let control = start(
+        &net.u,
+        2,
+        "r0",
+        &at_r,
+        &statics("203.0.113.0/24", "2001:db8:113::/48"),
+    );
+    a.reaches("203.0.113.1");
+    a.reaches("2001:db8:113::1");
+    by_link_local(&margay, &net.u);
+    follow(&net, &a, &margay, |on| enable(&net.u, &control, on));
+}
+
+#[test]
+fn frr_unnumbered() {
+    let Some((net, a, margay)) = unnumbered("frrll") else {
+        return;
+    };
+    let config = |us: u8, dev: &str, v4: &str, v6: &str| {
+        let asn = 64_511 + u32::from(us);
+        format!(
+            "router bgp {asn}
+              bgp router-id 10.0.0.{us}
+              no bgp ebgp-requires-policy
+              no bgp network import-check
+              timers bgp 1 9
+              neighbor {dev} interface remote-as external
+              neighbor {dev} timers connect 1
+              address-family ipv4 unicast
+               network {v4}
+              exit-address-family
+              address-family ipv6 unicast
+               network {v6}
+               neighbor {dev} activate
+              exit-address-family\n"
+        )
+    };
+    start_frr(&net.r, &config(1, "up0", "10.65.0.0/24", "fd65::/64"));
+    let vtysh = start_frr(&net.u, &config(2, "r0", "203.0.113.0/24", "2001:db8:113::/48"));
+    a.reaches("203.0.113.1");
+    a.reaches("2001:db8:113::1");
+    by_link_local(&margay, &net.u);
+    follow(&net, &a, &margay, |on| set_networks(&net.u, &vtysh, on));
 }

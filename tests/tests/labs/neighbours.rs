@@ -5,10 +5,11 @@
 //!   a 10.65.0.2 ── cali-a r (margayd) up0 ── 10.0.0.1 fd00::1 ──── r0 u 10.0.0.2, and 10.0.0.11 … 10.0.0.40
 //! ```
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use tests::margay::list;
+use tests::raw::{Mac, Wire, ethernet, icmpv6, ipv6};
 use tests::{LIMIT, Margay, wait_for};
 
 use crate::common::{PORTS, node};
@@ -143,4 +144,162 @@ fn changes_are_followed() {
     margay.check_sums();
     assert_eq!(margay.terminate(), 0);
     assert!(!net.r.sh("ip neigh show; ip -6 neigh show").contains("managed"));
+}
+
+/// The destination address of the first frame to `address` that `wire` shows.
+fn frames_to(wire: &Wire, address: Ipv4Addr) -> Option<Mac> {
+    let to =
+        |frame: &[u8]| frame.get(12..14) == Some(&[8, 0]) && frame.get(30..34) == Some(&address.octets());
+    let frame = wire.find(Duration::from_millis(300), to)?;
+    frame.first_chunk().copied()
+}
+
+#[test]
+fn announcements_are_followed() {
+    let Some(net) = node("garp") else { return };
+    let a = net.container("a", 2);
+    let margay = Margay::start(&net.lab, &net.r, PORTS);
+    a.reaches("203.0.113.1");
+    a.reaches("2001:db8:113::1");
+    let (wire, old) = (Wire::open(&net.u, "r0"), net.u.mac("r0"));
+    let new: Mac = [2, 0, 0, 0, 0xbe, 0xef];
+    let own = Ipv4Addr::new(10, 0, 0, 2);
+    let own6: Ipv6Addr = "fd00::2".parse().expect("an address");
+    // A gratuitous ARP reply (RFC 5227 3): sender and target are the same address.
+    let arp = |mac: Mac| {
+        let addresses = [&mac[..], &own.octets(), &[0xff; 6], &own.octets()].concat();
+        let body = [&[0, 1, 8, 0, 6, 4, 0, 2][..], &addresses].concat();
+        ethernet([0xff; 6], mac, 0x0806, &body)
+    };
+    // An unsolicited neighbour advertisement with the override flag (RFC 4861 7.2.6), and the option with the address.
+    let advert = |mac: Mac| {
+        let all: Ipv6Addr = "ff02::1".parse().expect("an address");
+        let rest = [&[0xa0, 0, 0, 0][..], &own6.octets(), &[2, 1], &mac].concat();
+        let message = icmpv6(own6, all, 136, 0, &rest);
+        ethernet(
+            [0x33, 0x33, 0, 0, 0, 1],
+            mac,
+            0x86dd,
+            &ipv6(own6, all, 255, 58, &message),
+        )
+    };
+    // The kernel believes no second change within a second, unless told otherwise.
+    net.r.sysctl("net.ipv4.neigh.up0.locktime", "0");
+    for mac in [new, old] {
+        wire.send(&arp(mac));
+        wire.send(&advert(mac));
+        wait_for("the next frames go to the new address", LIMIT, || {
+            a.try_sh("ping -n -c 1 -W 1 203.0.113.1");
+            match frames_to(&wire, Ipv4Addr::new(203, 0, 113, 1)) {
+                Some(to) if to == mac => Ok(()),
+                other => {
+                    wire.send(&arp(mac));
+                    Err(format!("{other:?}"))
+                }
+            }
+        });
+        let text = mac.map(|byte| format!("{byte:02x}")).join(":");
+        wait_for("both entries have it", LIMIT, || {
+            let shown = margay.json("neigh show");
+            let known = |address: &str| {
+                let mut all = list(&shown, "neighbours").iter();
+                all.any(|n| n["address"] == address && n["mac"] == text.as_str())
+            };
+            if known("10.0.0.2") && known("fd00::2") {
+                return Ok(());
+            }
+            // The kernel may have asked in between, and the true owner answered.
+            wire.send(&arp(mac));
+            wire.send(&advert(mac));
+            Err(shown.to_string())
+        });
+    }
+    a.reaches("203.0.113.1");
+    a.reaches("2001:db8:113::1");
+    margay.mirrors_kernel();
+    margay.check_sums();
+}
+
+/// The kernel sees nothing of what is forwarded: without being asked it would let a host's entry become stale, and forget it.
+#[test]
+fn entries_in_use_stay_fresh() {
+    let Some(net) = node("fresh") else { return };
+    let a = net.container("a", 2);
+    net.u.sh("ip addr add 10.0.0.11/24 dev r0");
+    net.r.sysctl("net.ipv4.neigh.up0.base_reachable_time_ms", "500");
+    net.r.sysctl("net.ipv4.neigh.up0.delay_first_probe_time", "1");
+    let margay = Margay::start(&net.lab, &net.r, PORTS);
+    a.reaches("10.0.0.11");
+    let wire = Wire::open(&net.u, "r0");
+    // An ARP request for it.
+    let asked = |frame: &[u8]| {
+        frame.get(12..14) == Some(&[8, 6])
+            && frame.get(20..22) == Some(&[0, 1])
+            && frame.get(38..42) == Some(&[10, 0, 0, 11])
+    };
+    // One way only: no answer that could confirm anything.
+    net.u.sh(
+        "nft 'add table ip quiet; add chain ip quiet out { type filter hook output priority 0; }; add rule ip quiet out ip daddr 10.65.0.2 drop'",
+    );
+    let sender = a
+        .enter(|| UdpSocket::bind("0.0.0.0:0"))
+        .expect("a UDP port is free");
+    let lost = margay.drops("neighbour_unresolved");
+    let mut confirmed = 0;
+    wait_for("the entry is confirmed again and again", LIMIT, || {
+        for _ in 0..10 {
+            let _ = sender.send_to(b"still there?", "10.0.0.11:9");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        confirmed += wire.count(asked);
+        if confirmed >= 3 {
+            Ok(())
+        } else {
+            Err(format!("{confirmed} times"))
+        }
+    });
+    assert_eq!(margay.drops("neighbour_unresolved"), lost);
+    margay.check_sums();
+}
+
+/// The kernel answers for addresses behind the node, with forwarding on for that port alone; packets go through margayd.
+#[test]
+fn proxies_are_the_kernels() {
+    let Some(net) = node("proxy") else { return };
+    let a = net.container("a", 2);
+    for (name, value) in [
+        ("net.ipv4.conf.up0.forwarding", "1"),
+        ("net.ipv4.conf.up0.proxy_arp", "1"),
+        ("net.ipv4.neigh.up0.proxy_delay", "0"),
+        ("net.ipv6.conf.up0.forwarding", "1"),
+        ("net.ipv6.conf.up0.proxy_ndp", "1"),
+        ("net.ipv6.neigh.up0.proxy_delay", "0"),
+    ] {
+        net.r.sysctl(name, value);
+    }
+    net.r.sh("ip neigh add proxy fd65::2 dev up0");
+    assert_eq!(net.r.get_sysctl("net.ipv4.ip_forward"), "0");
+    // u believes the containers to be on the link.
+    net.u.sh(
+        "ip route replace 10.65.0.0/24 dev r0; ip -6 route del fd65::/64; ip -6 route add fd65::/64 dev r0",
+    );
+    let margay = Margay::start(&net.lab, &net.r, PORTS);
+    margay.has_port("up0");
+    margay.has_port("cali-a");
+    net.u.reaches("10.65.0.2");
+    net.u.reaches("fd65::2");
+    let mac = net.r.mac("up0").map(|byte| format!("{byte:02x}")).join(":");
+    let known = net.u.sh("ip neigh show 10.65.0.2; ip -6 neigh show fd65::2");
+    assert_eq!(
+        known.matches(&mac).count(),
+        2,
+        "the node answers for both: {known}"
+    );
+    let before = margay.port("up0", "forwarded");
+    net.u
+        .sh("ping -n -c 5 -i 0.02 -W 5 10.65.0.2; ping -n -c 5 -i 0.02 -W 5 fd65::2");
+    assert!(margay.port("up0", "forwarded") >= before + 10);
+    a.reaches("203.0.113.1");
+    margay.mirrors_kernel();
+    margay.check_sums();
 }
