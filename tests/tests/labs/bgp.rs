@@ -193,6 +193,9 @@ fn unnumbered(name: &str) -> Option<(Node, Host, Arc<Margay>)> {
     let (r, u) = (lab.host("r"), lab.host("u"));
     lab.veth(&r, "up0", &u, "r0");
     u.sh("ip addr add 203.0.113.1/32 dev lo; ip -6 addr add 2001:db8:113::1/128 dev lo nodad");
+    // FRR finds its peer by router advertisements, which are for it alone: a node that forwards nothing would install a default route.
+    r.sysctl("net.ipv6.conf.up0.accept_ra", "0");
+    u.sysctl("net.ipv6.conf.r0.accept_ra", "0");
     let net = Node { lab, r, u };
     let a = net.container("a", 2);
     let margay = Margay::start(&net.lab, &net.r, PORTS);
