@@ -65,10 +65,10 @@ pub(in crate::cli) fn ports<W: Write>(out: &mut W, answer: &Value, statistics: b
     Ok(())
 }
 
-/// The VRF of a port and its tables; empty for one that looks up in the configured tables.
+/// The VRF of a port and its tables; a dash for one that looks up in the configured tables.
 fn vrf(port: &Value) -> String {
     let Some(vrf) = port["vrf"].as_object() else {
-        return String::new();
+        return cell(&port["vrf"]);
     };
     let numbers = |family: &str| {
         let tables = rows(&port["vrf"]["tables"], family);
