@@ -159,7 +159,7 @@ families! {
     "port_forwarded_packets" Counter ["port"] "Packets that came in and were sent on." => |s| by_port(s, |p| p.forwarded);
     "port_replied_packets" Counter ["port"] "Packets that came in and were answered with an ICMP error or a TCP reset." => |s| by_port(s, |p| p.replied);
     "port_dropped_packets" Counter ["port"] "Packets that came in and were dropped." => |s| by_port(s, |p| p.dropped);
-    "port_originated_packets" Counter ["port"] "Packets that Margay made and sent by the port." => |s| by_port(s, |p| p.originated);
+    "port_originated_packets" Counter ["port"] "Packets that Margay made and sent by the port: answers, and of each packet in fragments all but the last." => |s| by_port(s, |p| p.originated);
     "port_held_packets" Gauge ["port"] "Packets that came in and wait for a neighbour now." => |s| by_port(s, |p| p.held);
 
     "queue_rx_ring_full" Counter ["port", "queue"] "Packets that found the RX ring full: the worker was away for longer than the ring is deep." => |s| by_queue(s, |q| q.rx_ring_full);
