@@ -158,7 +158,7 @@ fn mode(port: &Port, device: &Device, found: &mut Found) {
         found.warn(
             "segments",
             Some(&port.name),
-            "a virtual machine behind a tap that may send large segments (TSO) sends packets larger than any MTU: TCP from it stalls",
+            "a virtual machine behind a tap that may send large segments (TSO) sends packets larger than any MTU, which are lost: TCP from it is slow",
             "QEMU's virtio-net with host_tso4=off,host_tso6=off,host_ecn=off,host_ufo=off, or in the machine: ethtool -K DEV tso off",
         );
     }

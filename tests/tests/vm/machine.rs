@@ -110,8 +110,8 @@ fn behind_a_tap() {
     for step in ["ping4", "ping6"] {
         assert!(told(&machine, step), "{}", machine.log_tail(40));
     }
-    // Large segments are larger than any MTU: the machine is told so, and does not get far. What it does is told here; that
-    // doctor's cure helps is what must hold.
+    // Large segments are larger than any MTU: they are lost, and what gets through is what TCP sends again in small ones. How
+    // far it comes is told here; that doctor's cure helps is what must hold.
     announce(&format!(
         "TCP with large segments gets through: {}",
         told(&machine, "segments")
