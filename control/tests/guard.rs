@@ -122,10 +122,7 @@ impl Drop for Net {
 }
 
 fn entry(name: &str) -> Entry {
-    Entry {
-        name: name.into(),
-        except: Vec::new(),
-    }
+    Entry::of(name.to_owned())
 }
 
 #[test]
@@ -168,8 +165,8 @@ fn a_closed_port_forwards_nothing_until_it_is_released_without_a_daemon() {
 fn an_open_port_inside_a_closed_pattern_stays_open() {
     let Some(net) = Net::build("except") else { return };
     net.load(&[Entry {
-        name: "l*".into(),
         except: vec!["l0".into()],
+        ..entry("l*")
     }]);
     assert_eq!(net.pings(), (true, true));
     // Loading replaces the whole table in one step.
@@ -183,4 +180,59 @@ fn an_open_port_inside_a_closed_pattern_stays_open() {
         "sub-interfaces go with their port: {}",
         net.table()
     );
+}
+
+#[test]
+fn nftables_takes_every_shape_of_groups() {
+    let Some(net) = Net::build("groups") else { return };
+    let listed = |name: &str, groups: &[&str]| Entry {
+        multicast: groups
+            .iter()
+            .map(|group| group.parse().expect("a prefix"))
+            .collect(),
+        ..entry(name)
+    };
+    net.load(&[
+        // Within one another, twice, and side by side.
+        listed(
+            "l0",
+            &[
+                "239.1.2.0/24",
+                "239.1.0.0/16",
+                "239.1.0.0/16",
+                "239.3.0.0/16",
+                "ff1e::/16",
+                "ff1e:1::/32",
+            ],
+        ),
+        listed("r*", &["ff15::7"]),
+        listed("all", &["224.0.0.0/4", "ff00::/8"]),
+    ]);
+    let table = net.table();
+    for line in [
+        "iifname \"l0\" ip daddr != { 239.1.0.0/16, 239.3.0.0/16 } counter",
+        "oifname \"r*\" ip6 daddr != ff15::7 counter",
+        "iifname \"r*\" meta nfproto ipv4 counter",
+        "oifname \"all\" ip daddr != 224.0.0.0/4 counter",
+    ] {
+        // nftables may write a set of one without braces.
+        let plain = |text: &str| {
+            text.replace(['{', '}'], "")
+                .split_whitespace()
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
+        assert!(plain(&table).contains(&plain(line)), "{line}: {table}");
+    }
+    // Unicast is closed, and a port with groups is released with all its rules.
+    assert_eq!(net.pings(), (false, true));
+    for name in ["l0", "'r*'"] {
+        assert_eq!(net.release(name).status.code(), Some(0));
+    }
+    assert!(
+        !net.table().contains("l0") && !net.table().contains("r*"),
+        "{}",
+        net.table()
+    );
+    assert_eq!(net.pings(), (true, true));
 }

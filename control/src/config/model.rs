@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use classifier::lpm::IpPrefix;
 use serde::{Serialize, Serializer};
 
 /// How a worker waits for frames.
@@ -52,6 +53,10 @@ pub struct Runtime {
 
 fn duration_text<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&format!("{}ms", duration.as_millis()))
+}
+
+fn prefix_texts<S: Serializer>(prefixes: &[IpPrefix], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(prefixes.iter().map(IpPrefix::to_string))
 }
 
 /// What a port is for.
@@ -232,6 +237,9 @@ pub struct Port {
     pub fix_checksums: FixChecksums,
     /// Its access lists, `{port}` not yet replaced.
     pub acl: AclNames,
+    /// Multicast groups that the kernel may forward from and to the port although it is closed.
+    #[serde(serialize_with = "prefix_texts")]
+    pub multicast: Vec<IpPrefix>,
     /// The line of the file where the table begins.
     #[serde(skip)]
     pub line: usize,

@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use classifier::lpm::{IpPrefix, LpmError};
 use toml::de::DeTable;
 
 use super::model::*;
@@ -254,6 +255,7 @@ fn port(section: &Section<'_, '_>, source: &Source<'_>) -> Option<Port> {
         acl.egress = list_name(&names, "egress");
         names.finish();
     }
+    let multicast = multicast(section);
     let (selector, selector_span) = selector?;
     let port = Port {
         selector,
@@ -263,6 +265,7 @@ fn port(section: &Section<'_, '_>, source: &Source<'_>) -> Option<Port> {
         anti_spoof,
         fix_checksums,
         acl,
+        multicast,
         line: source.line(section.span.start),
     };
     // The guard names interfaces as nftables does: exactly, or with one `*` at the end.
@@ -275,6 +278,31 @@ fn port(section: &Section<'_, '_>, source: &Source<'_>) -> Option<Port> {
         );
     }
     Some(port)
+}
+
+/// Prefixes of multicast groups: within 224.0.0.0/4 (RFC 5771) or ff00::/8 (RFC 4291 2.7).
+fn multicast(section: &Section<'_, '_>) -> Vec<IpPrefix> {
+    let mut groups = Vec::new();
+    for item in section.strings("multicast").unwrap_or_default() {
+        let refuse = |message: &str, hint: &str| section.refuse(&item.span, "multicast", message, hint);
+        match item.value.parse::<IpPrefix>() {
+            // 224.0.0.0/3 holds more than groups; one of IPv6 that begins so and is shorter than /8 has host bits.
+            Ok(prefix) if prefix.addr().is_multicast() && prefix.len() >= 4 => groups.push(prefix),
+            Ok(prefix) => refuse(
+                &format!("{prefix} is not multicast"),
+                "groups are within 224.0.0.0/4 and ff00::/8; on_exit = \"kernel\" opens the port for everything",
+            ),
+            Err(LpmError::HostBits { given, meant }) => refuse(
+                &format!("{given} has host bits set"),
+                &format!("did you mean {meant}, or the group alone?"),
+            ),
+            Err(error) => refuse(
+                &error.to_string(),
+                "write groups as \"239.1.0.0/16\" or \"ff1e::/16\"",
+            ),
+        }
+    }
+    groups
 }
 
 fn selector(section: &Section<'_, '_>, source: &Source<'_>) -> Option<(Selector, Range<usize>)> {

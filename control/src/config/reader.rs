@@ -150,7 +150,10 @@ impl<'a, 'i> Section<'a, 'i> {
     }
 
     pub(crate) fn string(&self, key: &'static str) -> Option<At<String>> {
-        let value = self.get(key)?;
+        self.text(key, self.get(key)?)
+    }
+
+    fn text(&self, key: &str, value: &Spanned<DeValue<'i>>) -> Option<At<String>> {
         match value.get_ref().as_str() {
             Some(text) => Some(At {
                 value: text.to_owned(),
@@ -206,6 +209,17 @@ impl<'a, 'i> Section<'a, 'i> {
             value: items,
             span: value.span(),
         })
+    }
+
+    /// A list of strings; items that are none are reported and left out.
+    pub(crate) fn strings(&self, key: &'static str) -> Option<Vec<At<String>>> {
+        let value = self.get(key)?;
+        let Some(array) = value.get_ref().as_array() else {
+            self.wrong_type(key, value, "a list of strings");
+            return None;
+        };
+        let items = array.iter().filter_map(|item| self.text(key, item));
+        Some(items.collect())
     }
 
     /// Whether the key is there and is a string: for keys of more than one type.

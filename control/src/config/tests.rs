@@ -20,6 +20,7 @@ on_exit = "kernel"
 anti_spoof = "loose"
 fix_checksums = "auto"
 acl = { ingress = "edge-in", egress = "{port}-out" }
+multicast = ["239.1.0.0/16", "ff1e::/16"]
 [[port]]
 match = "cali*"
 role = "workload"
@@ -62,6 +63,8 @@ fn every_key_of_the_contract_is_read() {
         (Mode::Copy, AntiSpoof::Loose, FixChecksums::Auto)
     );
     assert_eq!(eth1.acl.expand("eth1").egress.as_deref(), Some("eth1-out"));
+    let groups: Vec<String> = eth1.multicast.iter().map(ToString::to_string).collect();
+    assert_eq!(groups, ["239.1.0.0/16", "ff1e::/16"]);
     assert_eq!(config.tables, [254, 100]);
     assert_eq!((config.icmp_rate, config.icmp_burst), (10, 5));
     assert_eq!(config.multipath_hash, Hash::L3);
@@ -236,6 +239,36 @@ fn values_that_cannot_be_are_refused_with_their_line() {
             4,
         ),
         ("version = 1\n[[port]]\nname = \"a\"\nacl = \"x\"\n", 4),
+        (
+            "version = 1\n[[port]]\nname = \"a\"\nmulticast = \"239.1.0.0/16\"\n",
+            4,
+        ),
+        ("version = 1\n[[port]]\nname = \"a\"\nmulticast = [239]\n", 4),
+        (
+            "version = 1\n[[port]]\nname = \"a\"\nmulticast = [\n\"239.1.0.0/16\",\n\"10.0.0.0/8\"]\n",
+            6,
+        ),
+        (
+            "version = 1\n[[port]]\nname = \"a\"\nmulticast = [\"224.0.0.0/3\"]\n",
+            4,
+        ),
+        (
+            "version = 1\n[[port]]\nname = \"a\"\nmulticast = [\"0.0.0.0/0\"]\n",
+            4,
+        ),
+        (
+            "version = 1\n[[port]]\nname = \"a\"\nmulticast = [\"ff00::/7\"]\n",
+            4,
+        ),
+        (
+            "version = 1\n[[port]]\nname = \"a\"\nmulticast = [\"fd00::/16\"]\n",
+            4,
+        ),
+        (
+            "version = 1\n[[port]]\nname = \"a\"\nmulticast = [\"239.1.2.3/16\"]\n",
+            4,
+        ),
+        ("version = 1\n[[port]]\nname = \"a\"\nmulticast = [\"all\"]\n", 4),
         ("version = 1\n[[port]]\nmatch = \"e*0\"\nrole = \"workload\"\n", 3),
         ("version = 1\n[[port]]\nmatch = \"eth?\"\non_exit = \"drop\"\n", 4),
         ("version = 1\n[port]\nname = \"a\"\n", 2),
@@ -250,6 +283,26 @@ fn values_that_cannot_be_are_refused_with_their_line() {
     ] {
         let problems = bad(text);
         assert_eq!(problems[0].line, line, "{text}: {problems:?}");
+    }
+}
+
+#[test]
+fn groups_are_multicast_or_refused_with_a_cure() {
+    let of = |group: &str| {
+        let text = format!("version = 1\n[[port]]\nname = \"a\"\nmulticast = [\"{group}\"]\n");
+        let problem = bad(&text).remove(0);
+        (problem.message, problem.hint.expect("a cure"))
+    };
+    let (message, hint) = of("10.0.0.0/8");
+    assert_eq!(message, "port.multicast: 10.0.0.0/8 is not multicast");
+    assert!(hint.contains("224.0.0.0/4"), "{hint}");
+    let (message, hint) = of("239.1.2.3/16");
+    assert_eq!(message, "port.multicast: 239.1.2.3/16 has host bits set");
+    assert!(hint.contains("239.1.0.0/16"), "{hint}");
+    for whole in ["224.0.0.0/4", "ff00::/8", "239.1.2.3"] {
+        good(&format!(
+            "version = 1\n[[port]]\nname = \"a\"\nmulticast = [\"{whole}\"]\n"
+        ));
     }
 }
 

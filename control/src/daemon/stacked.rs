@@ -39,7 +39,10 @@ impl Daemon {
     /// `entries`, and what the state of the node adds.
     fn with_more(&self, mut entries: Vec<Entry>) -> (Vec<Entry>, BTreeSet<String>) {
         let tables = self.with_tables();
-        entries.extend(tables.iter().flat_map(|name| Entry::with_vlans(name)));
+        for name in &tables {
+            let multicast = self.config.port_for(name).map_or(&[][..], |port| &port.multicast);
+            entries.extend(Entry::with_vlans(name, multicast));
+        }
         let mut more = guard::stacked(&entries, &self.mirror.links());
         // A device that the configuration speaks of is open or closed as it says there.
         more.retain(|name| self.config.port_for(name).is_none());

@@ -22,6 +22,7 @@ stall_after = "100ms"
 name = "eth1"
 role = "uplink"
 acl = { ingress = "edge-in", egress = "{port}-out" }
+multicast = ["239.1.0.0/16", "ff1e::/16"]
 [[port]]
 match = "cali*"
 role = "workload"
