@@ -41,8 +41,13 @@ impl Port {
     pub(crate) fn statistics(&self) -> impl Iterator<Item = QueueStats> + '_ {
         self.sockets.iter().enumerate().map(|(queue, socket)| {
             let counted = socket.statistics().unwrap_or_default();
-            // `rx_dropped` counts packets without a frame, which the fill ring's count tells apart, and too large ones.
-            let no_frame = counted.rx_dropped.min(counted.rx_fill_ring_empty);
+            // `rx_dropped` counts packets without a frame, which the fill ring's count tells apart, and too large ones. Where packets
+            // may be spread over several frames none is too large, and one for which there are too few frames counts here alone
+            // (net/xdp/xsk.c: __xsk_rcv).
+            let no_frame = match self.in_parts {
+                true => counted.rx_dropped,
+                false => counted.rx_dropped.min(counted.rx_fill_ring_empty),
+            };
             QueueStats {
                 port: self.id,
                 queue: queue as u32,

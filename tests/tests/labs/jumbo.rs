@@ -71,6 +71,9 @@ fn lab(name: &str, runtime: &str, mode: &str) {
     }
     a.sh("ping -n -c 2 -W 5 -M do -s 8972 203.0.113.1");
     conserves(&net, &a, 1_500);
+    for reason in ["rx_no_frame", "rx_ring_full"] {
+        assert_eq!(margay.drops(reason), 0, "{reason}");
+    }
     // Partial checksums over several frames: TCP segments as large as the MTU.
     let server = net.u.spawn("iperf3", "iperf3 -s -1");
     wait_for("iperf3 listens", LIMIT, || {
@@ -94,7 +97,8 @@ fn lab(name: &str, runtime: &str, mode: &str) {
         a.sh("ip route flush cache");
         a.try_sh("ping -n -c 1 -W 5 -M do -s 8972 203.0.113.1").code == 0
     });
-    for reason in ["rx_no_frame", "oversize", "truncated", "rx_ring_full"] {
+    // What TCP sent faster than a busy machine took it was sent again.
+    for reason in ["oversize", "truncated"] {
         assert_eq!(margay.drops(reason), 0, "{reason}");
     }
     margay.check_sums();
