@@ -153,15 +153,16 @@ impl Program {
         }
     }
 
-    /// One more prefix leads to the group.
-    fn take_group(&mut self, fib: &mut Fib, state: &State, key: Key) -> GroupId {
+    /// One more prefix leads to the group, which led to `before` until now: a route that was replaced by one with a next hop more or
+    /// less moves those flows alone that have to move.
+    fn take_group(&mut self, fib: &mut Fib, state: &State, key: Key, before: Option<GroupId>) -> GroupId {
         if let Some(entry) = self.groups.get_mut(&key) {
             entry.prefixes += 1;
             return entry.id;
         }
         let plan = plan(state, key);
         let group = self.materialise(fib, state, &plan);
-        let id = fib.add_group(group);
+        let id = fib.add_group_after(group, before);
         self.groups.insert(
             key,
             Entry {
@@ -302,7 +303,7 @@ impl Program {
             if old.is_some_and(|old| self.keys.get(&old) == Some(&key)) {
                 continue;
             }
-            let id = self.take_group(fib, state, key);
+            let id = self.take_group(fib, state, key, old);
             if bulk {
                 loads.entry(table).or_default().push((prefix, id));
                 released.extend(old);

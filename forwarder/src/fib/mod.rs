@@ -267,10 +267,25 @@ impl Fib {
 
     /// Adds a group.
     pub fn add_group(&mut self, group: Group) -> GroupId {
-        let image = Image::new(&group, None);
+        self.add_group_after(group, None)
+    }
+
+    /// Adds a group for a prefix that led to another one until now: flows keep their member where both have it.
+    pub fn add_group_after(&mut self, group: Group, before: Option<GroupId>) -> GroupId {
+        let image = self.image(&group, before);
         let id = GroupId(self.groups.add(group));
         self.routes.set_group(id, image);
         id
+    }
+
+    /// What workers read of a group; `before` is the one whose flows it takes over.
+    fn image(&self, group: &Group, before: Option<GroupId>) -> Image {
+        let Some(before) = before else {
+            return Image::new(group, None);
+        };
+        let reader = self.domain.register();
+        let online = reader.online();
+        Image::new(group, self.routes.group(&online, before))
     }
 
     /// Changes a group: one pointer write, and flows keep their member where they can. False when there is no such
@@ -282,11 +297,7 @@ impl Fib {
         if self.groups.get(id.0).is_none() {
             return false;
         }
-        let reader = self.domain.register();
-        let image = {
-            let online = reader.online();
-            Image::new(&group, self.routes.group(&online, id))
-        };
+        let image = self.image(&group, Some(id));
         self.groups.set(id.0, group);
         self.routes.set_group(id, image);
         self.routes.changed();

@@ -255,6 +255,49 @@ fn flows_spread_by_weight() {
     }
 }
 
+/// A prefix that is led to a new group takes its flows along, as far as the members are the same.
+#[test]
+fn a_group_takes_over_the_flows_of_another_one() {
+    let (mut fib, _domain) = fib();
+    let adjacency = Adjacency {
+        port: Some(PortId(0)),
+        ifindex: 1,
+        neighbour: "192.0.2.9".parse().unwrap(),
+        mtu: 0,
+        state: AdjState::Unresolved,
+    };
+    let all: Vec<Member> = (0..3)
+        .map(|_| Member {
+            adj: fib.add_adjacency(adjacency),
+            weight: 1,
+        })
+        .collect();
+    let forward = |members: &[Member]| Group::Forward {
+        members: members.to_vec(),
+        prefsrc: None,
+    };
+    let flows = |fib: &Fib, group| -> Vec<AdjId> {
+        let of = |sport| fib.select_member(group, &headers(sport)).unwrap();
+        (0..1000).map(of).collect()
+    };
+    let first = fib.add_group(forward(&all));
+    let before = flows(&fib, first);
+    let rest = [all[0], all[2]];
+    let second = fib.add_group_after(forward(&rest), Some(first));
+    fib.remove_group(first);
+    let without = flows(&fib, second);
+    for (was, is) in before.iter().zip(&without) {
+        assert!(*was == all[1].adj || was == is);
+        assert_ne!(*is, all[1].adj);
+    }
+    let third = fib.add_group_after(forward(&all), Some(second));
+    let again = flows(&fib, third);
+    for (was, is) in without.iter().zip(&again) {
+        assert!(*is == all[1].adj || was == is);
+    }
+    assert!(again.contains(&all[1].adj));
+}
+
 proptest! {
     /// Whatever is done to groups, a flow always gets one of the group's members.
     #[test]

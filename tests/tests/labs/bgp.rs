@@ -11,6 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tests::host::Program;
 use tests::{Host, LIMIT, Lab, Margay, wait_for};
 
 use crate::common::{Node, PORTS};
@@ -103,18 +104,23 @@ fn bird() {
 
 /// Starts BIRD with a configuration; answers its control socket.
 fn start_bird(host: &Host, config: &str) -> PathBuf {
+    spawn_bird(host, config).0
+}
+
+/// The same; answers the process, too.
+pub fn spawn_bird(host: &Host, config: &str) -> (PathBuf, Arc<Program>) {
     let base = host.directory().join(format!("{}-bird", host.name()));
     let (file, control) = (base.with_extension("conf"), base.with_extension("ctl"));
     fs::write(&file, config).expect("the lab's directory can be written");
-    host.spawn(
+    let program = host.spawn(
         "bird",
         &format!("bird -f -c {} -s {}", file.display(), control.display()),
     );
-    control
+    (control, program)
 }
 
 /// What a BIRD announces.
-fn statics(v4: &str, v6: &str) -> String {
+pub fn statics(v4: &str, v6: &str) -> String {
     format!(
         "protocol static s4 {{ ipv4; route {v4} unreachable; }} protocol static s6 {{ ipv6; route {v6} unreachable; }}"
     )

@@ -5,6 +5,7 @@ mod common;
 mod abuse;
 mod acl;
 mod alone;
+mod anycast;
 mod attack;
 mod bgp;
 mod census;

@@ -6,7 +6,7 @@
 //!                                              ├ up2 10.0.2.1 ── 10.0.2.2 r2 │
 //!                                              └ up3 10.0.3.1 ── 10.0.3.2 r3 ┘
 //! ```
-//! Anycast: 203.0.113.0/24 is announced by four nodes as far as r can tell; that they are one here is u's matter.
+//! Nodes that announce the same address by BGP are in `anycast`.
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
