@@ -37,6 +37,7 @@ mod routes;
 mod scapy;
 mod silent;
 mod socket;
+mod spoof;
 mod stalls;
 mod startup;
 mod starved;
