@@ -96,6 +96,10 @@ fn side(lab: &Arc<Lab>, tag: &str) -> Side {
             text(HOSTS[index])
         ));
         let mtu = if port == "low0" { 1400 } else { 1500 };
+        // Captured advertisements and redirects change no routes: a node that does not forward would take them.
+        router.sh(&format!(
+            "sysctl -qw net.ipv6.conf.{port}.accept_ra=0 net.ipv6.conf.{port}.accept_redirects=0 net.ipv4.conf.{port}.accept_redirects=0"
+        ));
         let neighbour = text(HOSTS[index]);
         router.sh(&format!(
             "ip link set {port} down; ip link set {port} address {} mtu {mtu}; ip link set {port} up
