@@ -1,5 +1,7 @@
 //! Two workers over rings in plain memory: the test is the kernel of every queue.
 
+mod fragments;
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Instant;
@@ -141,11 +143,25 @@ impl Lab {
         lab
     }
 
+    /// The next packet's header: it may be fragmented, and its identification is its number.
+    fn header(&self) -> etherparse::IpHeaders {
+        let header = etherparse::Ipv4Header {
+            identification: self.sequence as u16,
+            dont_fragment: false,
+            time_to_live: 64,
+            protocol: etherparse::IpNumber::UDP,
+            source: [198, 18, 0, 1],
+            destination: [198, 19, 0, (self.sequence % 200) as u8],
+            ..etherparse::Ipv4Header::default()
+        };
+        etherparse::IpHeaders::Ipv4(header, etherparse::Ipv4Extensions::default())
+    }
+
     /// The kernel receives a UDP packet on `IN`, with a number in its payload; false when it has no frames for it.
     fn deliver(&mut self) -> bool {
         let mut packet = Vec::new();
         let builder = etherparse::PacketBuilder::ethernet2([2, 0, 0, 0, 1, 0], [2, 0, 0, 0, 0, 1])
-            .ipv4([198, 18, 0, 1], [198, 19, 0, (self.sequence % 200) as u8], 64)
+            .ip(self.header())
             .udp(1000, 2000);
         let (payload, each) = self.shape;
         let filler = (4..payload).map(|at| (at as u32 ^ self.sequence) as u8);
@@ -194,9 +210,9 @@ impl Lab {
         worked
     }
 
-    /// The kernel sends what is on the TX ring of `OUT`; the numbers of the packets.
-    fn transmit(&mut self) -> Vec<u32> {
-        let mut numbers = Vec::new();
+    /// The kernel sends what is on the TX ring of `OUT`; the packets, whole.
+    fn leave(&mut self) -> Vec<Vec<u8>> {
+        let mut packets = Vec::new();
         let kernel = &mut self.kernels[OUT.index()];
         let mut packet = Vec::new();
         while let Some(desc) = kernel.tx.pop() {
@@ -204,22 +220,29 @@ impl Lab {
             packet.extend_from_slice(self.umem.data(&frame));
             let _ = frame.surrender();
             assert!(kernel.completion.push(desc.addr));
-            if desc.goes_on() {
-                continue;
+            if !desc.goes_on() {
+                packets.push(std::mem::take(&mut packet));
             }
-            assert_eq!(packet[22], 63, "the TTL went down");
-            let number = u32::from_be_bytes(packet[42..46].try_into().unwrap());
-            assert_eq!(packet.len(), 42 + self.shape.0);
-            for (at, &byte) in packet[42..].iter().enumerate().skip(4) {
-                assert_eq!(byte, (at as u32 ^ number) as u8, "byte {at} of packet {number}");
-            }
-            numbers.push(number);
-            packet.clear();
         }
         assert!(packet.is_empty(), "packets are put on the ring whole");
         kernel.tx.release();
         kernel.completion.publish();
-        numbers
+        packets
+    }
+
+    /// The same; the numbers of the packets, which are as they were sent.
+    fn transmit(&mut self) -> Vec<u32> {
+        let payload = self.shape.0;
+        let of = |packet: Vec<u8>| {
+            assert_eq!(packet[22], 63, "the TTL went down");
+            let number = u32::from_be_bytes(packet[42..46].try_into().unwrap());
+            assert_eq!(packet.len(), 42 + payload);
+            for (at, &byte) in packet[42..].iter().enumerate().skip(4) {
+                assert_eq!(byte, (at as u32 ^ number) as u8, "byte {at} of packet {number}");
+            }
+            number
+        };
+        self.leave().into_iter().map(of).collect()
     }
 
     fn census(&self) -> u64 {
