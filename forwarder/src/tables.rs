@@ -13,7 +13,7 @@ use crate::fib::{Fib, Routes, VrfId};
 use crate::settings::{AntiSpoof, Direction, MAX_PORTS, MacAddr, PortAttrs, PortId, PortSpec, Settings};
 use crate::watch::Watch;
 
-/// Packets that may wait for neighbours, all workers together.
+/// UMEM frames of packets that may wait for neighbours, all workers together: nearly every packet has one.
 pub const MAX_HELD: usize = 512;
 /// Packets that may wait for one neighbour on one worker.
 pub const MAX_HELD_EACH: usize = 8;
