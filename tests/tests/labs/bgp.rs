@@ -25,12 +25,16 @@ fn build(name: &str) -> Option<(Node, Host, Arc<Margay>)> {
         "ip addr add 10.0.0.2/24 dev r0; ip -6 addr add fd00::2/64 dev r0 nodad
           ip addr add 203.0.113.1/32 dev lo; ip -6 addr add 2001:db8:113::1/128 dev lo nodad",
     );
-    let net = Node { lab, r, u };
+    Some(started(Node { lab, r, u }))
+}
+
+/// The node with a workload, and margayd with both its ports open.
+fn started(net: Node) -> (Node, Host, Arc<Margay>) {
     let a = net.container("a", 2);
     let margay = Margay::start(&net.lab, &net.r, PORTS);
     margay.has_port("up0");
     margay.has_port("cali-a");
-    Some((net, a, margay))
+    (net, a, margay)
 }
 
 /// What both daemons have to bring about: routes arrive, are withdrawn, arrive again.
@@ -209,12 +213,7 @@ fn unnumbered(name: &str) -> Option<(Node, Host, Arc<Margay>)> {
     // FRR finds its peer by router advertisements, which are for it alone: a node that forwards nothing would install a default route.
     r.sysctl("net.ipv6.conf.up0.accept_ra", "0");
     u.sysctl("net.ipv6.conf.r0.accept_ra", "0");
-    let net = Node { lab, r, u };
-    let a = net.container("a", 2);
-    let margay = Margay::start(&net.lab, &net.r, PORTS);
-    margay.has_port("up0");
-    margay.has_port("cali-a");
-    Some((net, a, margay))
+    Some(started(Node { lab, r, u }))
 }
 
 /// A device's link-local address.
