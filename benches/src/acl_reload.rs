@@ -1,7 +1,7 @@
 //! Milliseconds from `margay acl reload` to the first packet that a rule just added lets through, in a running margayd.
 
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::acl_sets::{self, Rule};
 use crate::command::wait_for;
@@ -65,20 +65,7 @@ pub fn measure(trials: usize) -> Result<String> {
             margayd.write_list("set", &with)?;
             let start = sys::monotonic_ns();
             margayd.cli("acl reload")?;
-            let limit = Instant::now() + Duration::from_secs(5);
-            let first = loop {
-                let first = sink.seen()?.first_ns;
-                if first != 0 {
-                    break first;
-                }
-                if Instant::now() > limit {
-                    return Err(Error::new(format!(
-                        "{base}: the rule was not followed within 5 s"
-                    )));
-                }
-                prober.check()?;
-                thread::sleep(Duration::from_micros(500));
-            };
+            let first = sink.first_ns(&format!("{base}: the rule"), || prober.check())?;
             millis.push(first.saturating_sub(start) as f64 / 1e6);
         }
         rows.push(vec![

@@ -1,6 +1,7 @@
 //! Counts what arrives behind the router, in an XDP program that checks and drops it.
 
 use std::thread;
+use std::time::{Duration, Instant};
 
 use libbpf_rs::{Link, MapCore, MapFlags, Object, ObjectBuilder};
 
@@ -91,6 +92,26 @@ impl Sink {
             total.last_ns = total.last_ns.max(number(4));
         }
         Ok(total)
+    }
+
+    /// When the first packet since the last reset has come, in nanoseconds of `CLOCK_MONOTONIC`. `alive` is asked meanwhile whether
+    /// what should bring it about still runs.
+    ///
+    /// # Errors
+    /// None has come within 5 s: `what` was not followed.
+    pub fn first_ns(&self, what: &str, mut alive: impl FnMut() -> Result<()>) -> Result<u64> {
+        let limit = Instant::now() + Duration::from_secs(5);
+        loop {
+            let first = self.seen()?.first_ns;
+            if first != 0 {
+                return Ok(first);
+            }
+            if Instant::now() > limit {
+                return Err(Error::new(format!("{what} was not followed within 5 s")));
+            }
+            alive()?;
+            thread::sleep(Duration::from_micros(500));
+        }
     }
 
     /// Sets everything to zero. Packets that arrive meanwhile may be lost to the count.

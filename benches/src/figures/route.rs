@@ -4,7 +4,7 @@ use std::io::Write;
 use std::net::Ipv4Addr;
 use std::process::{Command, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::Prober;
 use crate::lab::{GATEWAY_V4, Lab};
@@ -56,19 +56,10 @@ pub fn measure(lab: &Lab, contender: Contender, trials: usize) -> Result<Vec<f64
         let route = format!("{}/24", Ipv4Addr::from(destination(trial).to_bits() & !0xff));
         let start = sys::monotonic_ns();
         line(format!("route add {route} via {GATEWAY_V4}\n"))?;
-        let limit = Instant::now() + Duration::from_secs(5);
-        let first = loop {
-            let first = sink.seen()?.first_ns;
-            if first != 0 {
-                break first;
-            }
-            if Instant::now() > limit {
-                return Err(Error::new(format!("{route} was not followed within 5 s")));
-            }
+        let first = sink.first_ns(&route, || {
             router.check()?;
-            prober.check()?;
-            thread::sleep(Duration::from_micros(500));
-        };
+            prober.check()
+        })?;
         micros.push(first.saturating_sub(start) as f64 / 1000.0);
     }
     for trial in 0..trials {
